@@ -1,0 +1,119 @@
+"""Checks of options, all at decoration: the message names the option, the value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any
+
+Seconds = float | int | timedelta
+
+
+def fail(option: str, value: object, allowed: str) -> ValueError:
+    """Return the error for an option that is out of range."""
+    return ValueError(f"{option} must be {allowed}, got {value!r}")
+
+
+def wrong_type(option: str, value: object, allowed: str) -> TypeError:
+    """Return the error for an option of the wrong type."""
+    return TypeError(f"{option} must be {allowed}, got {value!r} ({type(value).__name__})")
+
+
+def number(
+    option: str, value: object, *, least: float = -math.inf, most: float = math.inf, above: float = -math.inf
+) -> float:
+    """Return `value` as a finite float within `least`..`most` and greater than `above`."""
+    allowed = _range("a number", least, most, above)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise fail(option, value, allowed)
+    if not math.isfinite(value) or not least <= value <= most or value <= above:
+        raise fail(option, value, allowed)
+    return float(value)
+
+
+def integer(option: str, value: object, *, least: int = 0, most: int | None = None) -> int:
+    """Return `value` as an int within `least`..`most`."""
+    allowed = _range("an integer", least, math.inf if most is None else most, -math.inf)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        raise fail(option, value, allowed)
+    return value
+
+
+def duration(option: str, value: object, *, above: float = -math.inf, least: float = 0.0) -> float:
+    """Return a duration in seconds, from seconds or a `timedelta`."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    allowed = _range("a duration in seconds or a timedelta", least, math.inf, above)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise fail(option, value, allowed)
+    if not math.isfinite(value) or value < least or value <= above:
+        raise fail(option, value, allowed)
+    return float(value)
+
+
+def fraction(option: str, value: object, *, above: float = -math.inf) -> float:
+    """Return a fraction, 0..1."""
+    return number(option, value, least=0.0, most=1.0, above=above)
+
+
+def one_of(option: str, value: object, allowed: Iterable[str]) -> str:
+    """Return `value` if it is one of the `allowed` words."""
+    words = tuple(allowed)
+    if not isinstance(value, str) or value not in words:
+        raise fail(option, value, "one of " + ", ".join(repr(word) for word in words))
+    return value
+
+
+def boolean(option: str, value: object) -> bool:
+    """Return `value` if it is a bool."""
+    if not isinstance(value, bool):
+        raise fail(option, value, "True or False")
+    return value
+
+
+def function(option: str, value: object) -> Callable[..., Any]:
+    """Return `value` if it can be called."""
+    if not callable(value):
+        raise wrong_type(option, value, "a callable")
+    return value
+
+
+def errors(option: str, value: object) -> tuple[type[Exception], ...] | Callable[[Exception], Any]:
+    """Return what an `on=` option means: a tuple of exception classes, or a predicate.
+
+    Only `Exception` is ever handled, so `BaseException`, `KeyboardInterrupt` or `CancelledError` is a `TypeError`.
+    """
+    if isinstance(value, type):
+        value = (value,)
+    if isinstance(value, tuple):
+        if not value:
+            raise fail(option, value, "at least one exception class")
+        for each in value:
+            _exception_class(option, each)
+        return value
+    if callable(value):
+        return value
+    raise wrong_type(option, value, "an exception class, a tuple of them, or a predicate on the exception")
+
+
+def _exception_class(option: str, value: object) -> None:
+    if not isinstance(value, type) or not issubclass(value, BaseException):
+        raise wrong_type(option, value, "an exception class, a tuple of them, or a predicate on the exception")
+    if not issubclass(value, Exception):
+        message = (
+            f"{option} must not hold {value.__name__}: only subclasses of Exception are handled, so that "
+            "cancellation and interrupts always pass"
+        )
+        raise TypeError(message)
+
+
+def _range(what: str, least: float, most: float, above: float) -> str:
+    parts = []
+    if above > -math.inf:
+        parts.append(f"greater than {above:g}")
+    elif least > -math.inf:
+        parts.append(f"at least {least:g}")
+    if most < math.inf:
+        parts.append(f"at most {most:g}")
+    return what + (" " + " and ".join(parts) if parts else "")

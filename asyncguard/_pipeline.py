@@ -1,0 +1,237 @@
+"""Floor 2: strategies, the pipelines that order them, and the record that a guarded function carries.
+
+One guarded function has one flat list of strategies: decorating it again grows its pipeline and wraps the original
+anew. Each strategy wraps what is inside it in a driver of its own; neighbours that ask for admission share one.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import warnings
+import weakref
+from types import MethodType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asyncguard._order import Misplaced, harmful_pairs
+from asyncguard._runtime import colour
+from asyncguard._strategy import Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asyncguard._machines.partitions import PartitionBy
+
+AnyStrategy = Strategy[Any, Any]
+F = TypeVar("F", bound="Callable[..., Any]")
+S = TypeVar("S", bound=AnyStrategy)
+
+__all__ = ["GuardRecord", "Pipeline", "Site", "guard", "pipeline_of", "record_of"]
+
+_sites: weakref.WeakSet[Site] = weakref.WeakSet()
+
+
+class Site:
+    """One guarded function in one pipeline: what a driver knows about the place where it runs."""
+
+    __slots__ = ("__weakref__", "function", "holds", "monitored", "name", "pipeline", "stream")
+
+    def __init__(self, pipeline: Pipeline, function: Callable[..., Any]) -> None:
+        self.pipeline = pipeline
+        self.function = function
+        self.name = pipeline.name or colour.name_of(function)
+        pipeline.label = pipeline.label or self.name
+        self.stream = pipeline.stream
+        self.monitored = any(strategy.monitors for strategy in pipeline)
+        self.holds = pipeline.stream or any(strategy.holds for strategy in pipeline)
+        _sites.add(self)
+
+
+class Pipeline:
+    """Strategies around a function, outermost first, exactly as given.
+
+    Use it as a decorator, on many functions, or call through it where there is no function to decorate:
+    `await pipeline.call(client.embeddings.create, input=text)`, sync `pipeline.call_sync(...)`.
+    With `stream=True` a coroutine that returns a stream keeps its permits and deadline until the stream is closed.
+    """
+
+    def __init__(
+        self,
+        *strategies: AnyStrategy,
+        name: str | None = None,
+        partition: PartitionBy | None = None,
+        stream: bool = False,
+    ) -> None:
+        for each in strategies:
+            if not isinstance(each, Strategy):
+                message = f"a pipeline is made of strategies, got {each!r}; call the factory: retry(), not retry"
+                raise TypeError(message)
+        self._strategies = strategies
+        self.name = name
+        self.label = name  # how it is called in words: its name, or that of the first function it guards
+        self.partition = partition
+        self.stream = stream
+
+    def __call__(self, fn: F) -> F:
+        """Return `fn` guarded by these strategies, outside of those it may already have."""
+        return decorate(self, fn)
+
+    async def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Await `fn(*args, **kwargs)` through the pipeline; `fn` may be any callable that returns an awaitable."""
+        target = fn if colour.kind_of(fn) == "async" else colour.as_async(fn)
+        return await self._entry(fn, target, "async")(*args, **kwargs)
+
+    def call_sync(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Return `fn(*args, **kwargs)`, called through the pipeline."""
+        return self._entry(fn, fn, "sync")(*args, **kwargs)
+
+    def _entry(self, fn: Callable[..., Any], target: Callable[..., Any], kind: colour.Kind) -> Callable[..., Any]:
+        return self.build(target, kind, Site(self, fn))
+
+    def build(self, fn: Callable[..., Any], kind: colour.Kind, site: Site) -> Callable[..., Any]:
+        """Wrap `fn` in the drivers of the strategies, innermost first."""
+        call = colour.refusing_awaitables(fn) if kind == "sync" else fn
+        for block in reversed(_blocks(self._strategies)):
+            call = block[0].wrap_block(block, call, kind, site)
+        return call
+
+    def __iter__(self) -> Iterator[AnyStrategy]:
+        return iter(self._strategies)
+
+    def __len__(self) -> int:
+        return len(self._strategies)
+
+    def __getitem__(self, kind: type[S]) -> S:
+        """Return the strategy of a class: `pipeline_of(fn)[CacheResult]`."""
+        for strategy in self._strategies:
+            if isinstance(strategy, kind):
+                return strategy
+        have = ", ".join(type(strategy).__name__ for strategy in self._strategies) or "nothing"
+        message = f"no {kind.__name__} in this pipeline, it has: {have}"
+        raise KeyError(message)
+
+    def explain(self) -> str:
+        """Say in words what runs in which order, why there, and what looks harmful."""
+        lines = [f"{self.label or 'pipeline'}, outermost first:"]
+        for number, strategy in enumerate(self._strategies, 1):
+            lines.append(f"  {number}. {strategy.name}: {strategy.reason}")
+        lines.extend(f"  ! {misplaced}" for misplaced in harmful_pairs(self._strategies))
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(strategy.name for strategy in self._strategies)
+        return f"<Pipeline {self.label or ''}[{inside}]>"
+
+
+def _blocks(strategies: tuple[AnyStrategy, ...]) -> list[list[AnyStrategy]]:
+    """Group neighbours that share a driver; every other strategy is a block of its own."""
+    numbered = itertools.groupby(enumerate(strategies), key=lambda pair: "joined" if pair[1].joins else pair[0])
+    return [[strategy for _, strategy in group] for _, group in numbered]
+
+
+def guard(
+    *strategies: AnyStrategy,
+    name: str | None = None,
+    partition: PartitionBy | None = None,
+    stream: bool = False,
+) -> Pipeline:
+    """Return a pipeline of these strategies in the canonical order, whatever order they are given in.
+
+    The order and its reasons: `pipeline.explain()`, and the page "Order".
+    """
+    for each in strategies:
+        if not isinstance(each, Strategy):
+            message = f"guard takes strategies, got {each!r}; call the factory: retry(), not retry"
+            raise TypeError(message)
+    ordered = sorted(strategies, key=lambda strategy: strategy.place)
+    return Pipeline(*ordered, name=name, partition=partition, stream=stream)
+
+
+class GuardRecord:
+    """What a guarded function carries. It is believed only if `wrapper` is the function itself.
+
+    `functools.wraps` copies attributes, so a foreign decorator around a guarded function carries a copy of the record;
+    growing the pipeline from it would silently drop that decorator.
+    """
+
+    __slots__ = ("kind", "original", "pipeline", "site", "wrapper")
+
+    def __init__(self, wrapper: Any, original: Any, kind: colour.Kind, site: Site) -> None:
+        self.wrapper = wrapper
+        self.original = original
+        self.kind = kind
+        self.site = site
+        self.pipeline = site.pipeline
+
+
+def record_of(fn: Any) -> GuardRecord | None:
+    """Return the record of a guarded function or of a method bound to one, None if it is not guarded."""
+    target = getattr(fn, "__func__", fn)
+    record = getattr(target, "__asyncguard__", None)
+    return record if isinstance(record, GuardRecord) and record.wrapper is target else None
+
+
+def pipeline_of(fn: Callable[..., Any]) -> Pipeline:
+    """Return the pipeline of a guarded function or method: iterable, `[CacheResult]` finds a strategy.
+
+    Raises TypeError if `fn` is not guarded, or if a foreign decorator stands outside of the guards.
+    """
+    record = record_of(fn)
+    if record is None:
+        message = f"{colour.name_of(fn)} is not guarded by asyncguard (or another decorator stands outside of it)"
+        raise TypeError(message)
+    return record.pipeline
+
+
+def decorate(outer: Pipeline, fn: F) -> F:
+    """Guard `fn`: a function, method, classmethod, staticmethod, partial or callable object."""
+    target: Any = fn
+    if isinstance(target, staticmethod | classmethod):
+        inner: Any = target.__func__  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        return type(target)(decorate(outer, inner))  # type: ignore[return-value] # pyright: ignore[reportUnknownVariableType, reportReturnType]
+    if not callable(target) or inspect.isclass(target):
+        message = (
+            f"asyncguard decorates functions and methods, got {target!r}; "
+            "for a class, guard its methods, or call through a pipeline: guard(...).call(obj.method, ...)"
+        )
+        raise TypeError(message)
+    return _guarded(outer, target)
+
+
+def _guarded(outer: Pipeline, fn: Any) -> Any:
+    record = record_of(fn)
+    original, pipeline = fn, outer
+    if record is not None:
+        original = MethodType(record.original, fn.__self__) if inspect.ismethod(fn) else record.original
+        inner = record.pipeline
+        pipeline = Pipeline(
+            *outer,
+            *inner,
+            name=outer.name or inner.name,
+            partition=outer.partition or inner.partition,
+            stream=outer.stream or inner.stream,
+        )
+    _warn_about_order(outer, pipeline)
+    kind = colour.kind_of(original)
+    site = Site(pipeline, original)
+    wrapper = pipeline.build(original, kind, site)
+    if wrapper is original:  # an empty pipeline
+        return original
+    functools.update_wrapper(wrapper, fn)
+    wrapper.__wrapped__ = original  # type: ignore[attr-defined]
+    wrapper.__asyncguard__ = GuardRecord(wrapper, original, kind, site)  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _warn_about_order(outer: Pipeline, pipeline: Pipeline) -> None:
+    """Warn of harmful pairs that the strategies now added make with those inside; older pairs were warned of."""
+    new = len(outer)
+    for misplaced in harmful_pairs(tuple(pipeline)):
+        if misplaced.outer < new:
+            warnings.warn(str(misplaced), Misplaced.Warning, stacklevel=5)
+
+
+def sites() -> list[Site]:
+    """Return every place where a pipeline is in use, for `status()`."""
+    return list(_sites)

@@ -1,0 +1,80 @@
+"""What colour a callable has, decided once, at decoration: async, sync, async generator or generator."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Kind = Literal["async", "sync", "async generator", "generator"]
+
+
+def kind_of(fn: Callable[..., Any]) -> Kind:
+    """Return the colour of `fn`: a function, method, partial, or object with `__call__`."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if not inspect.isroutine(fn) and hasattr(type(fn), "__call__"):  # noqa: B004 - the class's own __call__ decides
+        return _kind(fn) or _kind(type(fn).__call__) or "sync"
+    return _kind(fn) or "sync"
+
+
+def _kind(fn: Callable[..., Any]) -> Kind | None:
+    if inspect.iscoroutinefunction(fn):
+        return "async"
+    if inspect.isasyncgenfunction(fn):
+        return "async generator"
+    if inspect.isgeneratorfunction(fn):
+        return "generator"
+    return None
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """Return `module.qualname` of a callable, also of partials and callable objects."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    named: Any = fn if hasattr(fn, "__qualname__") else type(fn)
+    return f"{named.__module__}.{named.__qualname__}".removeprefix("builtins.")
+
+
+def as_async(fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Make a coroutine function of a plain function that returns an awaitable.
+
+    Many clients hide their coroutines: `AsyncOpenAI().chat.completions.create`, `redis.asyncio.Redis.get` and
+    `aiohttp.ClientSession.get` are plain functions. A decorator decides once whether a function is async, so such a
+    function is wrapped first: `retry()(as_async(client.embeddings.create))`.
+    """
+
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await fn(*args, **kwargs)
+
+    return functools.wraps(fn)(call) if hasattr(fn, "__name__") else call
+
+
+def refusing_awaitables(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return sync `fn` with a check that it does not return an awaitable: no guard would see what it does."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = fn(*args, **kwargs)
+        if hasattr(result, "__await__"):
+            raise awaitable_from_sync(fn, result)
+        return result
+
+    return call
+
+
+def awaitable_from_sync(fn: Callable[..., Any], result: Any) -> TypeError:
+    """Return the error for a plain function that returned an awaitable."""
+    close = getattr(result, "close", None)
+    if inspect.iscoroutine(result) and close is not None:
+        close()  # else Python warns that it was never awaited
+    name = name_of(fn)
+    return TypeError(
+        f"{name} is a plain function that returned an awaitable ({type(result).__name__}), so it was guarded as a sync "
+        f"function and nothing of the real call would be: decorate as_async({name.rpartition('.')[2]}), or call it "
+        "through a pipeline: await guard(...).call(fn, ...)"
+    )

@@ -1,0 +1,248 @@
+"""Deadlines: one absolute moment per scope, inherited by everything that is started inside while the scope is open.
+
+A deadline that fires cancels its task and becomes a `CallTimeoutError`, by the rules of `asyncio.timeout`: only if our
+timer fired, an outside cancellation in the same turn wins, `uncancel` exactly once. On the happy path it costs far
+less: deadlines of one constant duration expire in the order in which they begin, so a dict and one timer per loop
+serve all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import sys
+import weakref
+from contextvars import Context, ContextVar
+from typing import TYPE_CHECKING, Any
+
+from asyncguard._runtime import clock as clocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextvars import Token
+
+_current: ContextVar[Deadline | None] = ContextVar("asyncguard_deadline", default=None)
+
+
+class Deadline:
+    """An absolute moment on the monotonic clock: the earlier of its own and of the deadline around it.
+
+    `seconds` is its own duration, `inherited` says that the deadline around it is earlier. It binds only while it is
+    `open`: a task that outlives the scope is not bound by a deadline that is over.
+    """
+
+    __slots__ = ("__weakref__", "_token", "inherited", "open", "outer", "seconds", "when")
+
+    def __init__(self, seconds: float, now: float) -> None:
+        self.seconds = seconds
+        self.when = now + seconds
+        self.inherited = False
+        self.open = True
+        self.outer = outer = _current.get()
+        if outer is not None:
+            self._inherit()
+        self._token: Token[Deadline | None] | None = None
+
+    def _inherit(self) -> None:
+        self.outer = outer = current()
+        if outer is not None and outer.when < self.when:
+            self.when = outer.when
+            self.inherited = True
+
+    def set(self) -> None:
+        """Make it the current one in this context."""
+        self._token = _current.set(self)
+
+    def unset(self) -> None:
+        """Bring back the one around it; it stays open."""
+        token, self._token = self._token, None
+        if token is not None:
+            _current.reset(token)
+
+    def close(self) -> None:
+        """End it: nothing is bound by it any more."""
+        self.open = False
+        self.unset()
+
+
+def current() -> Deadline | None:
+    """Return the innermost deadline that is still open, None if there is none."""
+    deadline = _current.get()
+    while deadline is not None and not deadline.open:
+        deadline = deadline.outer
+    return deadline
+
+
+def remaining() -> float | None:
+    """Return the seconds left until the deadline that binds this call; None without one, 0.0 when it is over."""
+    deadline = current()
+    return None if deadline is None else max(0.0, deadline.when - clocks.current().now())
+
+
+@contextlib.contextmanager
+def detached() -> Iterator[None]:
+    """Run the block without the deadline around it: for clean-up, and for work that outlives the request.
+
+    A timer that already runs for the task still fires; what is started inside does not inherit it.
+    """
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class TaskDeadline(Deadline):
+    """A deadline that cancels its asyncio task when it is over. It is set and armed when it is built.
+
+    `expiries` holds the deadlines of the same duration; None for a duration that is used once. The constructor and
+    `close` are the hot path of every timeout: flat on purpose.
+    """
+
+    __slots__ = ("_cancelling", "_expiries", "_timer", "expired", "task")
+
+    def __init__(self, seconds: float, now: float, task: asyncio.Task[Any], expiries: Expiries | None) -> None:
+        self.seconds = seconds
+        self.when = now + seconds
+        self.inherited = False
+        self.open = True
+        self.expired = False
+        self.task = task
+        self._cancelling = task.cancelling()
+        self._timer: asyncio.TimerHandle | None = None
+        self._expiries = expiries
+        self.outer = _current.get()
+        if self.outer is not None:
+            self._inherit()
+        if expiries is None or self.inherited:
+            self._arm_alone()
+        else:
+            expiries.open[self] = None
+            if not expiries.armed:
+                expiries.arm(seconds)
+        self._token = _current.set(self)
+
+    def _arm_alone(self) -> None:
+        """Use a timer of its own, unless an earlier deadline of the same task will cancel it anyway.
+
+        An earlier deadline that was inherited from another task cancels that task, not this one.
+        """
+        self._expiries = None
+        if self.inherited and self._outer_cancels_us():
+            return
+        loop = self.task.get_loop()
+        left = max(0.0, self.when - clocks.current().now())
+        self._timer = loop.call_later(left, self.expire, context=Context())
+
+    def _outer_cancels_us(self) -> bool:
+        outer = self.outer
+        while outer is not None:
+            if outer.open and outer.when <= self.when and isinstance(outer, TaskDeadline) and outer.task is self.task:
+                return True
+            outer = outer.outer
+        return False
+
+    def expire(self) -> None:
+        """The moment has come: cancel the task."""
+        self.expired = True
+        self.task.cancel()
+
+    def close(self) -> None:
+        """End it: no timer, nothing inherited any more."""
+        self.open = False
+        if self._expiries is not None:
+            self._expiries.open.pop(self, None)
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        token = self._token
+        if token is not None:
+            self._token = None
+            _current.reset(token)
+
+    def take_back(self) -> None:
+        """The function swallowed our cancellation and returned: the task is not being cancelled any more."""
+        self.task.uncancel()
+
+    def uncancelled(self, error: BaseException | None) -> bool:
+        """After the end of an expired one: take our cancellation back; tell whether `error` was only ours.
+
+        Call it exactly once. False if somebody else cancelled the task as well: then the cancellation wins.
+        """
+        alone = self.task.uncancel() <= self._cancelling
+        return alone and type(error) is asyncio.CancelledError
+
+
+class Expiries:
+    """The open deadlines of one constant duration on one loop, in the order in which they expire.
+
+    A deadline that is over is taken out of `open`; the timer stays and is armed anew only when it fires.
+    """
+
+    __slots__ = ("_clock", "_loop", "armed", "open")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: clocks.Clock) -> None:
+        self._loop = weakref.ref(loop)
+        self._clock = clock
+        self.open: dict[TaskDeadline, None] = {}
+        self.armed = False
+
+    def arm(self, seconds: float) -> None:
+        """Start the timer."""
+        loop = self._loop()
+        if loop is not None:
+            self.armed = True
+            # An empty context: the timer must not keep the values of whoever came first alive.
+            loop.call_later(max(0.0, seconds), self._fire, context=Context())
+
+    def _fire(self) -> None:
+        self.armed = False
+        now = self._clock.now()
+        for deadline in list(self.open):
+            if deadline.when > now:
+                self.arm(deadline.when - now)
+                return
+            del self.open[deadline]
+            deadline.expire()
+
+
+class LoopTimers:
+    """The expiries of one duration, for each event loop; a loop that is gone takes its own along."""
+
+    __slots__ = ("__weakref__", "_by_loop", "_clock", "_last")
+
+    def __init__(self, clock: clocks.Clock) -> None:
+        self._clock = clock
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget all loops: those of the parent do not run here."""
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Expiries] = weakref.WeakKeyDictionary()
+        self._last: tuple[weakref.ref[asyncio.AbstractEventLoop], Expiries] | None = None
+
+    def of(self, loop: asyncio.AbstractEventLoop) -> Expiries:
+        """Return the expiries of a loop; the last one asked for is found without a look-up."""
+        last = self._last
+        if last is not None and last[0]() is loop:
+            return last[1]
+        expiries = self._by_loop.get(loop)
+        if expiries is None:
+            expiries = self._by_loop[loop] = Expiries(loop, self._clock)
+        self._last = (weakref.ref(loop), expiries)
+        return expiries
+
+
+def trio_scope(deadline: Deadline) -> Any:
+    """Return a trio cancel scope for a deadline."""
+    trio: Any = sys.modules["trio"]
+    left = deadline.when - clocks.current().now()
+    return trio.CancelScope(deadline=trio.current_time() + left if left < math.inf else math.inf)
+
+
+def running_task() -> asyncio.Task[Any] | None:
+    """Return the running asyncio task; None on trio and in plain threads."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

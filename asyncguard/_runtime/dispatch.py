@@ -1,0 +1,53 @@
+"""Events go to handlers: a failing handler is logged once and never changes a call."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncguard.events import Event
+
+    Handler = Callable[[Event], object]
+
+logger = logging.getLogger("asyncguard")
+handlers: tuple[Handler, ...] = ()
+_lock = threading.Lock()
+_complained: set[tuple[int, type]] = set()
+
+
+def subscribe(handler: Handler) -> Callable[[], None]:
+    """Call `handler` with every event of every strategy; the returned function ends it.
+
+    Handlers run in the call, in order, and must be quick: anything slow belongs into a queue.
+    """
+    global handlers  # noqa: PLW0603 - swapped whole under the lock, read without it
+    if not callable(handler):
+        message = f"subscribe needs a callable that takes an event, got {handler!r}"
+        raise TypeError(message)
+    with _lock:
+        handlers = (*handlers, handler)
+
+    def unsubscribe() -> None:
+        global handlers  # noqa: PLW0603
+        with _lock:
+            kept = list(handlers)
+            if handler in kept:
+                kept.remove(handler)
+            handlers = tuple(kept)
+
+    return unsubscribe
+
+
+def deliver(event: Event, handler: Handler) -> None:
+    """Call one handler; its failure is logged once per handler and kind of error."""
+    try:
+        handler(event)
+    except Exception as error:  # noqa: BLE001 - a hook must never change a call
+        key = (id(handler), type(error))
+        if key not in _complained:
+            _complained.add(key)
+            logger.exception("asyncguard: an event handler failed on %s; this is logged once", type(event).__name__)

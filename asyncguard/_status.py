@@ -1,0 +1,51 @@
+"""What every guarded function does now, and the end of everything that runs beside calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncguard._pipeline import sites
+from asyncguard._strategy import strategies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What one strategy of one pipeline does now, in words."""
+
+    pipeline: str
+    strategy: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.pipeline} {self.strategy}: {self.text}"
+
+
+class Status(tuple[Fact, ...]):
+    """The facts of all pipelines; prints as one line each."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self)) or "nothing is guarded in this process"
+
+
+def status() -> Status:
+    """Return what every pipeline in use does now: open circuits, queues, limits, memory."""
+    return Status(sorted(set(_facts()), key=str))
+
+
+def _facts() -> Iterator[Fact]:
+    for site in sites():
+        for strategy in site.pipeline:
+            for text in strategy.describe():
+                yield Fact(site.name, strategy.name, text)
+
+
+async def aclose() -> None:
+    """End everything that runs beside calls: refreshes, background writes, worker threads, store connections."""
+    for strategy in strategies():
+        await strategy.aclose()

@@ -1,0 +1,323 @@
+"""Floor 2: what every strategy is: immutable options, a small core of state, and drivers that wrap a function."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fnmatch
+import os
+import threading
+import weakref
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
+
+from asyncguard._machines import checks
+from asyncguard._order import PLACES
+from asyncguard._runtime import clock as clocks
+from asyncguard._runtime import dispatch, notices, record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asyncguard._pipeline import Site
+    from asyncguard._runtime.clock import Clock
+    from asyncguard._runtime.colour import Kind
+    from asyncguard.events import Event
+
+    Call = Callable[..., Any]
+
+Mode = Literal["enforce", "observe", "off"]
+MODES: tuple[Mode, ...] = ("enforce", "observe", "off")
+
+# Why a driver must leave its fast path: bits of `Strategy.special`.
+MODE, OVERRIDE, VIRTUAL, PER_CALL = 1, 2, 4, 8
+
+_all: weakref.WeakSet[Strategy[Any, Any]] = weakref.WeakSet()
+_overrides: ContextVar[dict[int, Options] | None] = ContextVar("asyncguard_overrides", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options that every strategy has; those of each strategy derive from it and are checked when built."""
+
+    name: str | None = None
+    mode: Mode = "enforce"
+    on_event: Callable[[Event], object] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options; subclasses extend it."""
+        checks.one_of("mode", self.mode, MODES)
+        if self.name is not None and (not isinstance(self.name, str) or not self.name):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise checks.wrong_type("name", self.name, "a non-empty string")
+        if self.on_event is not None:
+            checks.function("on_event", self.on_event)
+
+    def set(self, option: str, value: object) -> None:
+        """Replace an option by its normalised form, from `__post_init__` only."""
+        object.__setattr__(self, option, value)
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+CoreT = TypeVar("CoreT")
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+class Strategy(Generic[OptionsT, CoreT]):
+    """One concern around a function. The object is the decorator and the handle to its state.
+
+    Sharing the object shares the state. It pickles as its options; the state stays behind.
+    """
+
+    kind: ClassVar[str]
+    joins: ClassVar[bool] = False  # neighbours of the same family share one driver
+    monitors: ClassVar[bool] = False
+    _guarded_attributes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, options: OptionsT) -> None:
+        self.options = options
+        self.name = options.name or self.kind
+        self.special = 0
+        self._lock = threading.Lock()
+        self._overridden = 0
+        self._virtual: weakref.WeakKeyDictionary[Clock, CoreT] = weakref.WeakKeyDictionary()
+        self.core = self.new_core(clocks.REAL)
+        _all.add(self)
+        self._set_special()
+
+    # --- what a subclass says about itself ---
+
+    @property
+    def role(self) -> str:
+        """The kind by which it is ordered."""
+        return self.kind
+
+    @property
+    def place(self) -> int:
+        """The position in the canonical order, outermost smallest."""
+        return PLACES[self.role][0]
+
+    @property
+    def reason(self) -> str:
+        """Why it has that place, in a sentence."""
+        return PLACES[self.role][1]
+
+    @property
+    def holds(self) -> bool:
+        """Whether work may go on after the call has returned, so that the permits around it must be held."""
+        return False
+
+    @property
+    def per_call(self) -> bool:
+        """Whether something (a partition, a weight) has to be computed from the arguments of each call."""
+        return False
+
+    def new_core(self, clock: Clock) -> CoreT:
+        """Build the state: once for the real clock and once for each virtual clock."""
+        raise NotImplementedError
+
+    def reconfigured(self) -> None:
+        """Bring the state in line with new options; subclasses with state extend it."""
+
+    # --- drivers ---
+
+    def wrap_block(self, block: list[Strategy[Any, Any]], fn: Call, kind: Kind, site: Site) -> Call:
+        """Wrap `fn` in the driver of this strategy (a block of one, unless the family shares drivers)."""
+        del block
+        wrap = {
+            "async": self.wrap_async,
+            "sync": self.wrap_sync,
+            "async generator": self.wrap_async_generator,
+            "generator": self.wrap_generator,
+        }[kind]
+        return wrap(fn, site)
+
+    def wrap_async(self, fn: Call, site: Site) -> Call:
+        """Return the driver around a coroutine function."""
+        raise NotImplementedError
+
+    def wrap_sync(self, fn: Call, site: Site) -> Call:
+        """Return the driver around a plain function."""
+        raise NotImplementedError
+
+    def wrap_async_generator(self, fn: Call, site: Site) -> Call:
+        """Return the driver around an async generator function; refused unless the strategy can be right about it."""
+        del fn
+        raise self.refuse(site, "an async generator")
+
+    def wrap_generator(self, fn: Call, site: Site) -> Call:
+        """Return the driver around a generator function; refused unless the strategy can be right about it."""
+        del fn
+        raise self.refuse(site, "a generator")
+
+    def refuse(self, site: Site, what: str) -> TypeError:
+        """Return the error for a kind of function that this strategy cannot be right about."""
+        return TypeError(
+            f"{self.kind} cannot guard {site.name}: it is {what} function, and {self.kind} is about one result; "
+            "guard the function that is called for each item, or collect the items into a list"
+        )
+
+    def __call__(self, fn: F) -> F:
+        """Return `fn` guarded by this strategy, outside of the strategies it may already have."""
+        from asyncguard._pipeline import Pipeline  # noqa: PLC0415 - the pipeline is made of strategies
+
+        return Pipeline(self)(fn)
+
+    # --- state, options and modes ---
+
+    def state(self) -> CoreT:
+        """Return the state: the real one, or that of the virtual clock in force here."""
+        clock = clocks.current()
+        if clock is clocks.REAL:
+            return self.core
+        with self._lock:
+            core = self._virtual.get(clock)
+            if core is None:
+                core = self._virtual[clock] = self.new_core(clock)
+            return core
+
+    def live(self) -> OptionsT:
+        """Return the options in force here: the strategy's own, or what `override` put in their place."""
+        if self._overridden:
+            overrides = _overrides.get()
+            if overrides is not None and id(self) in overrides:
+                return cast("OptionsT", overrides[id(self)])
+        return self.options
+
+    def mode_at(self, site: Site) -> Mode:
+        """Return the mode in force at a place: ASYNCGUARD_MODE wins over the option."""
+        return forced_mode(site.name, self) or self.live().mode
+
+    def configure(self, **changes: Any) -> None:
+        """Change options in place, state kept. Calls in flight finish as they began; an invalid change changes nothing.
+
+        Raises TypeError for an unknown option and ValueError for a value out of range.
+        """
+        options = self._changed(changes)
+        with self._lock:
+            self.options = options
+        self.reconfigured()
+        self._set_special()
+
+    @contextlib.contextmanager
+    def override(self, **changes: Any) -> Iterator[None]:
+        """Use other options within the block, in this context and what is started from it."""
+        options = self._changed(changes)
+        with self._lock:
+            self._overridden += 1
+        self._set_special()
+        token = _overrides.set({**(_overrides.get() or {}), id(self): options})
+        try:
+            yield
+        finally:
+            _overrides.reset(token)
+            with self._lock:
+                self._overridden -= 1
+            self._set_special()
+
+    def _changed(self, changes: dict[str, Any]) -> OptionsT:
+        known = {field.name for field in dataclasses.fields(self.options)} - {"name"}
+        for option in changes:
+            if option not in known:
+                message = f"{self.kind} has no option {option!r} that can be changed; it has: {', '.join(sorted(known))}"
+                raise TypeError(message)
+        return dataclasses.replace(self.options, **changes)
+
+    def _set_special(self) -> None:
+        self.special = (
+            (MODE if self.options.mode != "enforce" or _FORCED else 0)
+            | (OVERRIDE if self._overridden else 0)
+            | (VIRTUAL if clocks.virtual_active() else 0)
+            | (PER_CALL if self.per_call else 0)
+        )
+
+    # --- telling what happened ---
+
+    def heard(self, site: Site) -> bool:
+        """Tell whether anybody listens, before an event is built on a hot path."""
+        return bool(dispatch.handlers) or site.monitored or self.options.on_event is not None
+
+    def facts(self, site: Site, partition: object = None) -> dict[str, Any]:
+        """Return the fields that every event has, for `emit(site, Something(**facts, ...))`."""
+        return {
+            "pipeline": site.name,
+            "strategy": self.name,
+            "partition": "" if partition is None else str(partition),
+            "observed": self.mode_at(site) == "observe",
+        }
+
+    def emit(self, site: Site, event: Event) -> None:
+        """Give an event to the hook, the subscribers, the record of the monitored call and the logger."""
+        if self.options.on_event is not None:
+            dispatch.deliver(event, self.options.on_event)
+        for handler in dispatch.handlers:
+            dispatch.deliver(event, handler)
+        current = record.current()
+        if current is not None and current.pipeline is site.pipeline:
+            current.add(event)
+        notices.notice(event)
+
+    def describe(self) -> list[str]:
+        """Say what the strategy does now, one short phrase per fact, for `status()`."""
+        return []
+
+    # --- life cycle ---
+
+    async def aclose(self) -> None:
+        """End what runs beside calls; strategies that have something extend it."""
+
+    def after_fork(self) -> None:
+        """In a forked child: a new lock here and in the state, which forgets waiters and calls in flight."""
+        self._lock = threading.Lock()
+        renew = getattr(self.core, "after_fork", None)
+        if renew is not None:
+            renew()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.options,)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+def _forced() -> list[tuple[str, Mode]]:
+    """Read ASYNCGUARD_MODE: `embedder.retry=off,*.memory_guard=observe`."""
+    pairs: list[tuple[str, Mode]] = []
+    for part in filter(None, (each.strip() for each in os.environ.get("ASYNCGUARD_MODE", "").split(","))):
+        pattern, _, mode = part.partition("=")
+        checks.one_of(f"ASYNCGUARD_MODE: the mode of {pattern!r}", mode, MODES)
+        pairs.append((pattern, cast("Mode", mode)))
+    return pairs
+
+
+_FORCED = _forced()
+
+
+def forced_mode(site: str, strategy: Strategy[Any, Any]) -> Mode | None:
+    """Return what ASYNCGUARD_MODE says about a strategy at a place, None if nothing. The first match wins."""
+    for pattern, mode in _FORCED:
+        for name in (strategy.name, strategy.kind):
+            full = f"{site}.{name}"
+            if fnmatch.fnmatchcase(full, pattern) or fnmatch.fnmatchcase(full.rsplit(".", 2)[-2] + f".{name}", pattern):
+                return mode
+    return None
+
+
+def strategies() -> list[Strategy[Any, Any]]:
+    """Return every strategy there is."""
+    return list(_all)
+
+
+def _refresh_special() -> None:
+    for strategy in list(_all):
+        strategy._set_special()  # noqa: SLF001 - the module's own class
+
+
+def _renew_after_fork() -> None:
+    for strategy in list(_all):
+        strategy.after_fork()
+
+
+clocks.watch(_refresh_special)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_after_fork)

@@ -1,0 +1,502 @@
+"""`timeout`: a bound on the time of a call; `deadline`: the same as a block.
+
+On asyncio the rules are those of `asyncio.timeout` (cpython Lib/asyncio/timeouts.py): a CallTimeoutError only if our
+own timer fired, an outside cancellation in the same turn wins, `uncancel` exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import threading
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from asyncguard import events
+from asyncguard._machines import checks
+from asyncguard._runtime import clock as clocks
+from asyncguard._runtime import generators, holds
+from asyncguard._runtime.deadlines import Deadline, LoopTimers, TaskDeadline, running_task, trio_scope
+from asyncguard._strategy import Options, Strategy
+from asyncguard.errors import CallTimeoutError, DeadlineExceededError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import timedelta
+
+    from asyncguard._pipeline import Site
+    from asyncguard._runtime.clock import Clock
+    from asyncguard.events import Event
+
+    Call = Callable[..., Any]
+
+Scope = Literal["total", "attempt"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutOptions(Options):
+    """The options of `timeout`, durations in seconds."""
+
+    seconds: float
+    scope: Scope = "total"
+    first_item: float | None = None
+    idle: float | None = None
+    thread: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        Options.__post_init__(self)
+        self.set("seconds", checks.duration("seconds", self.seconds, above=0.0))
+        checks.one_of("scope", self.scope, ("total", "attempt"))
+        for option in ("first_item", "idle"):
+            value = getattr(self, option)
+            if value is not None:
+                self.set(option, checks.duration(option, value, above=0.0))
+        checks.boolean("thread", self.thread)
+
+
+class Timeout(Strategy[TimeoutOptions, LoopTimers]):
+    """A bound on the time of a call."""
+
+    kind: ClassVar[str] = "timeout"
+
+    def __init__(self, options: TimeoutOptions) -> None:
+        super().__init__(options)
+        self.seconds = options.seconds  # one attribute away on the hot path
+
+    @property
+    def role(self) -> str:
+        """The scope says which of its two places in the canonical order it has."""
+        return "timeout" if self.options.scope == "total" else "attempt_timeout"
+
+    @property
+    def holds(self) -> bool:
+        """Whether a thread may go on after its caller has left."""
+        return self.options.thread
+
+    def new_core(self, clock: Clock) -> LoopTimers:
+        """Build the timers: one per event loop serves all calls."""
+        return LoopTimers(clock)
+
+    def reconfigured(self) -> None:
+        """Start new timers; calls in flight keep theirs."""
+        self.seconds = self.options.seconds
+        self.core = self.new_core(clocks.REAL)
+
+    # --- drivers ---
+
+    def wrap_async(self, fn: Call, site: Site) -> Call:
+        """Bound a coroutine function."""
+        strategy = self
+        self._refuse_items(site)
+        if self.options.thread:
+            message = f"thread=True runs a sync function in a thread; {site.name} is async and needs none"
+            raise TypeError(message)
+
+        async def timed(*args: Any, **kwargs: Any) -> Any:
+            if strategy.special:
+                return await _unusual(strategy, fn, site, args, kwargs)
+            try:
+                task = asyncio.current_task()
+            except RuntimeError:
+                task = None
+            if task is None:
+                return await _on_trio(strategy, fn, site, args, kwargs)
+            deadline = TaskDeadline(strategy.seconds, monotonic(), task, strategy.core.of(task.get_loop()))
+            if deadline.inherited:
+                strategy.refuse_late(site, deadline)
+            try:
+                result = await fn(*args, **kwargs)
+            except BaseException as error:
+                deadline.close()
+                if deadline.expired and deadline.uncancelled(error):
+                    raise strategy.over(site, deadline) from error
+                raise
+            deadline.close()
+            if deadline.expired:
+                strategy.swallowed(site, deadline)
+            return result
+
+        return timed
+
+    def wrap_sync(self, fn: Call, site: Site) -> Call:
+        """Bound a plain function: the deadline is inherited by what it calls, and checked on return."""
+        strategy = self
+        self._refuse_items(site)
+        run = _in_thread if self.options.thread else _checked
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if strategy.special and strategy.mode_at(site) != "enforce":
+                return _unbound_sync(strategy, fn, site, args, kwargs)
+            return run(strategy, fn, site, args, kwargs)
+
+        return timed
+
+    def wrap_async_generator(self, fn: Call, site: Site) -> Call:
+        """Bound an iteration: in all, its first item, and the time between items."""
+        strategy = self
+
+        async def opened(args: Any, kwargs: Any) -> _Iteration:
+            del args, kwargs
+            return _Iteration(strategy, site)
+
+        return generators.bracket_async(opened, fn)
+
+    def wrap_generator(self, fn: Call, site: Site) -> Call:
+        """Bound an iteration: checked after each item."""
+        strategy = self
+
+        def opened(args: Any, kwargs: Any) -> _Iteration:
+            del args, kwargs
+            return _Iteration(strategy, site)
+
+        return generators.bracket_sync(opened, fn)
+
+    def _refuse_items(self, site: Site) -> None:
+        if site.stream:
+            return
+        for option in ("first_item", "idle"):
+            if getattr(self.options, option) is not None:
+                message = (
+                    f"{option}= bounds the items of a generator or stream, and {site.name} returns one result; "
+                    "for a coroutine that returns a stream use guard(..., stream=True)"
+                )
+                raise TypeError(message)
+
+    # --- the moments of a call ---
+
+    def refuse_late(self, site: Site, deadline: Deadline) -> None:
+        """Raise DeadlineExceededError if the deadline around the call leaves no time at all."""
+        if deadline.when <= clocks.current().now():
+            deadline.close()
+            raise self.too_late(site)
+
+    def too_late(self, site: Site) -> DeadlineExceededError:
+        """Report and return the error of a call that was not started."""
+        self.emit(site, events.CallRejected(**self.facts(site), reason="deadline", retry_after=None))
+        return DeadlineExceededError(f"{site.name} was not called: the deadline is over", strategy=self.name)
+
+    def over(self, site: Site, deadline: Deadline, what: str = "did not finish") -> CallTimeoutError:
+        """Report and return the error of a call that ran out of time."""
+        self.emit(site, events.CallTimedOut(**self.facts(site), seconds=deadline.seconds))
+        bound = "before the deadline around it" if deadline.inherited else f"within {deadline.seconds:g} s"
+        error = CallTimeoutError(f"{site.name} {what} {bound}", strategy=self.name)
+        error.seconds = deadline.seconds
+        return error
+
+    def swallowed(self, site: Site, deadline: TaskDeadline) -> None:
+        """Take the cancellation back and report a function that was cancelled and returned all the same."""
+        deadline.take_back()
+        self.emit(site, events.CancellationSwallowed(**self.facts(site), seconds=deadline.seconds))
+
+    def started(self, site: Site) -> Deadline:
+        """Start a deadline that no asyncio timer watches (trio, sync)."""
+        now = clocks.current().now()
+        deadline = Deadline(self.live().seconds, now)
+        if deadline.when <= now:
+            raise self.too_late(site)
+        return deadline
+
+
+# --- one result -------------------------------------------------------------------------------------------------------
+
+
+async def _on_trio(strategy: Timeout, fn: Call, site: Site, args: Any, kwargs: Any) -> Any:
+    deadline = strategy.started(site)
+    scope = trio_scope(deadline)
+    result = None
+    deadline.set()
+    try:
+        with scope:
+            result = await fn(*args, **kwargs)
+    finally:
+        deadline.close()
+    if scope.cancelled_caught:
+        raise strategy.over(site, deadline)
+    if scope.cancel_called:
+        strategy.emit(site, events.CancellationSwallowed(**strategy.facts(site), seconds=deadline.seconds))
+    return result
+
+
+def _checked(strategy: Timeout, fn: Call, site: Site, args: Any, kwargs: Any) -> Any:
+    deadline = strategy.started(site)
+    deadline.set()
+    try:
+        result = fn(*args, **kwargs)
+    finally:
+        deadline.close()
+    if clocks.current().now() >= deadline.when:
+        raise strategy.over(site, deadline, "returned, but not")
+    return result
+
+
+async def _unusual(strategy: Timeout, fn: Call, site: Site, args: Any, kwargs: Any) -> Any:
+    """Run a call under another mode, other options or a virtual clock."""
+    if strategy.mode_at(site) != "enforce":
+        return await _unbound_async(strategy, fn, site, args, kwargs)
+    if running_task() is None:
+        return await _on_trio(strategy, fn, site, args, kwargs)
+    if clocks.current().now() >= strategy.started(site).when:
+        raise strategy.too_late(site)
+    with _bounded(strategy.live().seconds, functools.partial(strategy.over, site), functools.partial(strategy.swallowed, site)):
+        return await fn(*args, **kwargs)
+
+
+async def _unbound_async(strategy: Timeout, fn: Call, site: Site, args: Any, kwargs: Any) -> Any:
+    start = clocks.current().now()
+    try:
+        return await fn(*args, **kwargs)
+    finally:
+        _observed(strategy, site, start)
+
+
+def _unbound_sync(strategy: Timeout, fn: Call, site: Site, args: Any, kwargs: Any) -> Any:
+    start = clocks.current().now()
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        _observed(strategy, site, start)
+
+
+def _observed(strategy: Timeout, site: Site, start: float) -> None:
+    seconds = strategy.live().seconds
+    if strategy.mode_at(site) == "observe" and clocks.current().now() - start >= seconds:
+        strategy.emit(site, events.CallTimedOut(**strategy.facts(site), seconds=seconds))
+
+
+# --- in a thread ------------------------------------------------------------------------------------------------------
+
+_abandoned = 0
+_abandoned_lock = threading.Lock()
+
+
+class _Work:
+    """A sync call in a thread of its own. When its caller leaves, it keeps the permits until it really ends.
+
+    The deadline stays open in its context: it starts no further attempt and waits in no queue. No exception is
+    injected into the thread.
+    """
+
+    __slots__ = ("_call", "_deadline", "_hold", "_left", "_lock", "done", "error", "result")
+
+    def __init__(self, call: Callable[[], Any], deadline: Deadline) -> None:
+        self._call = call
+        self._deadline = deadline
+        self._hold = holds.acquire()
+        self._left = False
+        self._lock = threading.Lock()
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self._call()
+        except BaseException as error:  # noqa: BLE001 - raised again where the caller waits
+            self.error = error
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            self.done.set()
+            left = self._left
+        if left:
+            _count_abandoned(-1)
+        self._deadline.open = False
+        if self._hold is not None:
+            self._hold.close()
+
+    def leave(self) -> bool:
+        """The caller leaves; False if the work has ended after all."""
+        with self._lock:
+            self._left = not self.done.is_set()
+            return self._left
+
+
+def _count_abandoned(step: int) -> int:
+    global _abandoned  # noqa: PLW0603 - a count for the process
+    with _abandoned_lock:
+        _abandoned += step
+        return _abandoned
+
+
+def _in_thread(strategy: Timeout, fn: Call, site: Site, args: Any, kwargs: Any) -> Any:
+    deadline = strategy.started(site)
+    deadline.set()
+    context = contextvars.copy_context()
+    deadline.unset()
+    work = _Work(lambda: context.run(fn, *args, **kwargs), deadline)
+    threading.Thread(target=work.run, daemon=True, name=f"asyncguard {site.name}").start()
+    try:
+        _wait_for(work, deadline)
+    except BaseException:
+        work.leave()
+        raise
+    if not work.done.is_set() and work.leave():
+        strategy.emit(site, events.WorkAbandoned(**strategy.facts(site), running=_count_abandoned(1)))
+        raise strategy.over(site, deadline)
+    if work.error is not None:
+        raise work.error
+    return work.result
+
+
+def _wait_for(work: _Work, deadline: Deadline) -> None:
+    clock = clocks.current()
+    if clock is clocks.REAL:
+        work.done.wait(max(0.0, deadline.when - clock.now()))
+    else:  # virtual time does not pass for a thread
+        work.done.wait()
+
+
+# --- generators -------------------------------------------------------------------------------------------------------
+
+
+class _Iteration:
+    """The time of one iteration: in all, and for each item."""
+
+    __slots__ = ("_end", "_first", "_site", "_strategy")
+
+    def __init__(self, strategy: Timeout, site: Site) -> None:
+        self._strategy = strategy
+        self._site = site
+        self._first = True
+        self._end = clocks.current().now() + strategy.live().seconds
+        strategy.started(site)
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Bound the computation of one item."""
+        if self._strategy.special and self._strategy.mode_at(self._site) == "off":
+            yield
+            return
+        options = self._strategy.live()
+        item, what = (options.first_item, "gave no first item") if self._first else (options.idle, "gave no item")
+        left = self._end - clocks.current().now()
+        if left <= 0:
+            raise self._late(options.seconds)
+        seconds, text = (left, "did not finish") if item is None or left <= item else (item, what)
+        with _bounded(seconds, lambda each: self._over(each, text, options.seconds)):
+            yield
+        self._first = False
+
+    def _late(self, seconds: float) -> CallTimeoutError:
+        return self._strategy.over(self._site, Deadline(seconds, -seconds))
+
+    def _over(self, deadline: Deadline, text: str, seconds: float) -> CallTimeoutError:
+        if text == "did not finish":
+            deadline.seconds = seconds
+        return self._strategy.over(self._site, deadline, text)
+
+    def close(self, error: BaseException | None) -> None:
+        """Nothing is left between items."""
+
+
+@contextlib.contextmanager
+def _bounded(
+    seconds: float,
+    over: Callable[[Deadline], CallTimeoutError],
+    swallowed: Callable[[TaskDeadline], None] = TaskDeadline.take_back,
+) -> Iterator[Deadline]:
+    """Bound a block in whatever runs it: an asyncio task, a trio task, or plain sync code (checked at the end)."""
+    task = running_task()
+    now = clocks.current().now()
+    if task is not None:
+        with _bounded_task(TaskDeadline(seconds, now, task, None), over, swallowed) as deadline:
+            yield deadline
+        return
+    deadline = Deadline(seconds, now)
+    deadline.set()
+    scope: Any = trio_scope(deadline) if clocks.in_trio() else contextlib.nullcontext()
+    try:
+        with scope:
+            yield deadline
+    finally:
+        deadline.close()
+    if getattr(scope, "cancelled_caught", False) or (not clocks.in_trio() and clocks.current().now() >= deadline.when):
+        raise over(deadline)
+
+
+@contextlib.contextmanager
+def _bounded_task(
+    deadline: TaskDeadline, over: Callable[[Deadline], CallTimeoutError], swallowed: Callable[[TaskDeadline], None]
+) -> Iterator[TaskDeadline]:
+    try:
+        yield deadline
+    except BaseException as error:
+        deadline.close()
+        if deadline.expired and deadline.uncancelled(error):
+            raise over(deadline) from error
+        raise
+    deadline.close()
+    if deadline.expired:
+        swallowed(deadline)
+
+
+# --- the public names -------------------------------------------------------------------------------------------------
+
+
+def timeout(  # noqa: PLR0913 - the options that people set come first
+    seconds: float | timedelta,
+    *,
+    scope: Scope = "total",
+    first_item: float | timedelta | None = None,
+    idle: float | timedelta | None = None,
+    thread: bool = False,
+    name: str | None = None,
+    mode: Literal["enforce", "observe", "off"] = "enforce",
+    on_event: Callable[[Event], object] | None = None,
+) -> Timeout:
+    """Bound the time of a call.
+
+    :param seconds: how long the call may take, in seconds or as a `timedelta`; the deadline around it still binds.
+    :param scope: which of its two places `guard` gives it: "total" is outside of the retries, "attempt" inside.
+    :param first_item: generators and streams: how long until the first item.
+    :param idle: generators and streams: how long between two items.
+    :param thread: run a sync function in a thread, so that its caller can leave when the time is over. The work goes
+        on to its end and keeps its permits until then.
+
+    Raises CallTimeoutError if the call was started and ran out of time, DeadlineExceededError if it was not started
+    because the deadline was over already. A sync function is checked on return (or use `thread=True`).
+    """
+    return Timeout(
+        TimeoutOptions(
+            seconds=seconds,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # normalised by the options
+            scope=scope,
+            first_item=first_item,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+            idle=idle,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+            thread=thread,
+            name=name,
+            mode=mode,
+            on_event=on_event,
+        )
+    )
+
+
+@contextlib.contextmanager
+def deadline(seconds: float | timedelta) -> Iterator[Deadline]:
+    """Bound a block: `with deadline(2.0): ...`, the same in async and in sync code.
+
+    Everything inside inherits it: retries and waits stop in time, nested timeouts are cut to it, tasks started inside
+    are bound as long as the block is open. In async code the block is cancelled when the time is over; in sync code it
+    is checked at its end.
+
+    Raises CallTimeoutError if the time ran out, DeadlineExceededError if a deadline around it is already over.
+    """
+    allowed = checks.duration("seconds", seconds, above=0.0)
+    now = clocks.current().now()
+    if Deadline(allowed, now).when <= now:
+        message = "the block was not entered: the deadline around it is over"
+        raise DeadlineExceededError(message, strategy="deadline")
+    with _bounded(allowed, _block_over) as current:
+        yield current
+
+
+def _block_over(deadline: Deadline) -> CallTimeoutError:
+    bound = "before the deadline around it" if deadline.inherited else f"within {deadline.seconds:g} s"
+    error = CallTimeoutError(f"the block did not finish {bound}", strategy="deadline")
+    error.seconds = deadline.seconds
+    return error

@@ -1,0 +1,176 @@
+"""What tests of guarded code need: virtual time, instant sleeps, seeded jitter.
+
+`run(main)` runs an async function on a loop whose time jumps to the next timer when nothing else is left to do, so
+that a test of a thirty-second back-off takes a millisecond. `virtual_clock()` does the same for sync code, and makes
+asyncguard's own sleeps instant inside a test that already has a loop. Under a virtual clock every strategy has a state
+of its own, so that a breaker never sees two clocks and parallel tests do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import selectors
+import threading
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from asyncguard._runtime import clock as clocks
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+T = TypeVar("T")
+
+__all__ = ["Recorded", "VirtualClock", "record_events", "run", "virtual_clock"]
+
+
+class VirtualClock:
+    """A clock that moves only when somebody sleeps on it or advances it. Jitter comes from `seed`."""
+
+    def __init__(self, *, start: float = 1_000.0, seed: int = 0) -> None:
+        self._now = start
+        self._lock = threading.Lock()
+        self._random = random.Random(seed)  # noqa: S311 - repeatable on purpose
+
+    def now(self) -> float:
+        """Return the virtual time in seconds."""
+        return self._now
+
+    def random(self) -> float:
+        """Return the next number of the seeded sequence."""
+        return self._random.random()
+
+    def advance(self, seconds: float) -> None:
+        """Move the time."""
+        with self._lock:
+            self._now += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep: under `run` the loop moves the clock, in a foreign loop the sleep itself does."""
+        if self._moved_by_the_loop():
+            await clocks.library_sleep(seconds)
+            return
+        await clocks.library_sleep(0)
+        self.advance(seconds)
+
+    def sleep_sync(self, seconds: float) -> None:
+        """Sleep without waiting."""
+        self.advance(seconds)
+
+    def _moved_by_the_loop(self) -> bool:
+        return getattr(asyncio._get_running_loop(), "virtual", None) is self  # noqa: SLF001 - none may be running
+
+
+class TrioVirtualClock(VirtualClock):
+    """The same on trio: time is that of trio's own mock clock."""
+
+    def __init__(self, mock: Any, *, seed: int) -> None:
+        super().__init__(seed=seed)
+        self._mock = mock
+
+    def now(self) -> float:
+        """Return trio's virtual time in seconds."""
+        return float(self._mock.current_time())
+
+    def advance(self, seconds: float) -> None:
+        """Move the time."""
+        self._mock.jump(seconds)
+
+    def _moved_by_the_loop(self) -> bool:
+        return clocks.in_trio()
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Instead of waiting for a timer, move the clock to it; wait for real only when there is no timer."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:  # only threads and sockets can go on
+            return super().select(None)
+        ready = super().select(0)
+        if not ready and timeout > 0:
+            self._clock.advance(timeout)
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop on virtual time."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(_JumpingSelector(clock))
+        self.virtual = clock
+        # Never land a hair before a timer: a clock that moves in floats may miss it for ever.
+        self._clock_resolution = 1e-9
+
+    def time(self) -> float:
+        """Return the virtual time in seconds."""
+        return self.virtual.now()
+
+
+def run(
+    main: Callable[[], Awaitable[T]], *, backend: Literal["asyncio", "trio"] = "asyncio", seed: int = 0
+) -> T:
+    """Run `await main()` on virtual time and return its result. Every sleep in it is instant, the user's own too."""
+    if backend == "trio":
+        return _run_trio(main, seed)
+    clock = VirtualClock(seed=seed)
+    with _in_force(clock), asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        return runner.run(_coroutine(main))
+
+
+def _run_trio(main: Callable[[], Awaitable[T]], seed: int) -> T:
+    import trio  # noqa: PLC0415 - optional
+    import trio.testing  # noqa: PLC0415
+
+    mock = trio.testing.MockClock(autojump_threshold=0)
+    with _in_force(TrioVirtualClock(mock, seed=seed)):
+        return trio.run(_coroutine, main, clock=mock)
+
+
+async def _coroutine(main: Callable[[], Awaitable[T]]) -> T:
+    return await main()
+
+
+@contextlib.contextmanager
+def virtual_clock(*, seed: int = 0) -> Iterator[VirtualClock]:
+    """Put a virtual clock in force for the block: asyncguard's sleeps and waits move it and take no time.
+
+    For sync code, and for async tests that already have a loop; there the loop's own timers stay real.
+    """
+    clock = VirtualClock(seed=seed)
+    with _in_force(clock):
+        yield clock
+
+
+@contextlib.contextmanager
+def _in_force(clock: VirtualClock) -> Iterator[None]:
+    token = clocks.activate(clock)
+    try:
+        yield
+    finally:
+        clocks.deactivate(token)
+
+
+class Recorded(list[Any]):
+    """Events in the order in which they came."""
+
+    def of(self, kind: type[T]) -> list[T]:
+        """Return the events of one class."""
+        return [event for event in self if isinstance(event, kind)]
+
+
+@contextlib.contextmanager
+def record_events() -> Iterator[Recorded]:
+    """Collect every event that is emitted in the process during the block."""
+    from asyncguard._runtime import dispatch  # noqa: PLC0415 - beside the clock, only this needs it
+
+    recorded = Recorded()
+    end = dispatch.subscribe(recorded.append)
+    try:
+        yield recorded
+    finally:
+        end()
