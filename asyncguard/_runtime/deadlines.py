@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from asyncguard._runtime import clock as clocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextvars import Token
 
 _current: ContextVar[Deadline | None] = ContextVar("asyncguard_deadline", default=None)
@@ -100,25 +100,23 @@ class TaskDeadline(Deadline):
     `close` are the hot path of every timeout: flat on purpose.
     """
 
-    __slots__ = ("_cancelling", "_expiries", "_timer", "expired", "task")
+    __slots__ = ("_cancelling", "_watch", "expired", "task")
 
     def __init__(self, seconds: float, now: float, task: asyncio.Task[Any], expiries: Expiries | None) -> None:
         self.seconds = seconds
         self.when = now + seconds
-        self.inherited = False
+        self.inherited = self.expired = False
         self.open = True
-        self.expired = False
         self.task = task
         self._cancelling = task.cancelling()
-        self._timer: asyncio.TimerHandle | None = None
-        self._expiries = expiries
-        self.outer = _current.get()
-        if self.outer is not None:
+        self.outer = outer = _current.get()
+        if outer is not None:
             self._inherit()
         if expiries is None or self.inherited:
             self._arm_alone()
         else:
-            expiries.open[self] = None
+            self._watch = expiries.open
+            self._watch[self] = None
             if not expiries.armed:
                 expiries.arm(seconds)
         self._token = _current.set(self)
@@ -128,12 +126,12 @@ class TaskDeadline(Deadline):
 
         An earlier deadline that was inherited from another task cancels that task, not this one.
         """
-        self._expiries = None
+        self._watch: dict[TaskDeadline, asyncio.TimerHandle | None] = {}
         if self.inherited and self._outer_cancels_us():
             return
         loop = self.task.get_loop()
         left = max(0.0, self.when - clocks.current().now())
-        self._timer = loop.call_later(left, self.expire, context=Context())
+        self._watch[self] = loop.call_later(left, self.expire, context=Context())
 
     def _outer_cancels_us(self) -> bool:
         outer = self.outer
@@ -151,11 +149,9 @@ class TaskDeadline(Deadline):
     def close(self) -> None:
         """End it: no timer, nothing inherited any more."""
         self.open = False
-        if self._expiries is not None:
-            self._expiries.open.pop(self, None)
-        elif self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        timer = self._watch.pop(self, None)
+        if timer is not None:
+            timer.cancel()
         token = self._token
         if token is not None:
             self._token = None
@@ -185,7 +181,7 @@ class Expiries:
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: clocks.Clock) -> None:
         self._loop = weakref.ref(loop)
         self._clock = clock
-        self.open: dict[TaskDeadline, None] = {}
+        self.open: dict[TaskDeadline, asyncio.TimerHandle | None] = {}
         self.armed = False
 
     def arm(self, seconds: float) -> None:
@@ -207,10 +203,17 @@ class Expiries:
             deadline.expire()
 
 
-class LoopTimers:
-    """The expiries of one duration, for each event loop; a loop that is gone takes its own along."""
+def _no_loop() -> None:
+    """Stand for a weak reference to no loop at all."""
 
-    __slots__ = ("__weakref__", "_by_loop", "_clock", "_last")
+
+class LoopTimers:
+    """The expiries of one duration, for each event loop; a loop that is gone takes its own along.
+
+    `last` is a weak reference to the loop asked for last and its expiries: the hot path looks there first.
+    """
+
+    __slots__ = ("__weakref__", "_by_loop", "_clock", "last")
 
     def __init__(self, clock: clocks.Clock) -> None:
         self._clock = clock
@@ -219,17 +222,14 @@ class LoopTimers:
     def after_fork(self) -> None:
         """Forget all loops: those of the parent do not run here."""
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Expiries] = weakref.WeakKeyDictionary()
-        self._last: tuple[weakref.ref[asyncio.AbstractEventLoop], Expiries] | None = None
+        self.last: tuple[Callable[[], object], Expiries | None] = (_no_loop, None)
 
     def of(self, loop: asyncio.AbstractEventLoop) -> Expiries:
-        """Return the expiries of a loop; the last one asked for is found without a look-up."""
-        last = self._last
-        if last is not None and last[0]() is loop:
-            return last[1]
+        """Return the expiries of a loop."""
         expiries = self._by_loop.get(loop)
         if expiries is None:
             expiries = self._by_loop[loop] = Expiries(loop, self._clock)
-        self._last = (weakref.ref(loop), expiries)
+        self.last = (weakref.ref(loop), expiries)
         return expiries
 
 

@@ -105,7 +105,11 @@ class Timeout(Strategy[TimeoutOptions, LoopTimers]):
                 task = None
             if task is None:
                 return await _on_trio(strategy, fn, site, args, kwargs)
-            deadline = TaskDeadline(strategy.seconds, monotonic(), task, strategy.core.of(task.get_loop()))
+            loop = task.get_loop()
+            last, expiries = strategy.core.last
+            if last() is not loop:
+                expiries = strategy.core.of(loop)
+            deadline = TaskDeadline(strategy.seconds, monotonic(), task, expiries)
             if deadline.inherited:
                 strategy.refuse_late(site, deadline)
             try:

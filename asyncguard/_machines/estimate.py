@@ -1,0 +1,158 @@
+"""How many bytes a call takes, learned from calls that ran alone.
+
+A measurement is the peak of the process during one call, above where it started. It can be too small if the call was
+served from memory that earlier calls had left in the allocator (the heap was not clean), and too big if something
+else ran (it was not alone): the first may only raise the estimate, the second is no more than a first idea.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["ArgumentBytes", "Estimator", "Learner", "guess"]
+
+MARGIN: Final = 1.2
+DECAY: Final = 0.05
+PER_ARGUMENT_BYTE: Final = 8
+LEAST_GUESS: Final = 16 << 20
+
+SOON: Final = 0.1
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+"""Seconds until the next measurement: soon after a doubtful one, then 1, 2, 4 ... 60 s after good ones."""
+
+MOST_FAILURES: Final = 3
+"""After so many first calls that failed, the guess serves: a function that fails must not be serialised for ever."""
+
+
+class ArgumentBytes(int):
+    """The size of a call's arguments: a hint of its need, where a plain int states the need."""
+
+    __slots__ = ()
+
+
+def guess(arguments: int) -> int:
+    """Return a cautious need in bytes for a call of which only the size of the arguments is known."""
+    return max(LEAST_GUESS, PER_ARGUMENT_BYTE * arguments)
+
+
+class Estimator:
+    """A maximum that decays: raised at once by a bigger measurement, lowered by 5 % of the distance by a smaller one.
+
+    That follows a high quantile of the sizes without keeping them. `need` is 1.2 times it, None before anything is
+    known. `initial` bytes stand in until the first good measurement replaces them.
+    """
+
+    __slots__ = ("_peak", "_provisional", "measured", "need")
+
+    def __init__(self, initial: int | None = None) -> None:
+        self._peak = 0.0
+        self._provisional = True
+        self.measured = 0
+        self.need = initial
+
+    def observe(self, peak: int, *, clean: bool = True, alone: bool = True, least: int = 0) -> None:
+        """Learn from a call that took `peak` bytes; a doubtful first measurement counts as `least` bytes or more."""
+        self.measured += 1
+        if self.need is None and not (clean and alone):
+            self._set(max(peak, least / MARGIN))
+        elif self._provisional and clean and alone:
+            self._provisional = False
+            self._set(peak)
+        elif alone and peak * MARGIN > (self.need or 0):
+            self._set(peak)
+        elif alone and clean:
+            self._set(self._peak - DECAY * (self._peak - peak))
+
+    def assume(self, need: int) -> None:
+        """Use `need` bytes until something is measured: the calls that should have been measured failed."""
+        if self.need is None:
+            self.need = need
+
+    def ran_out(self, reserved: int) -> None:
+        """A call with `reserved` bytes ran out of memory: twice that from now on.
+
+        Twice its own share and not twice the estimate: sixty calls that fail together tell one thing, not sixty.
+        """
+        if (self.need or 0) < 2 * reserved:
+            self._set(2 * reserved / MARGIN)
+            self._provisional = False
+
+    def _set(self, peak: float) -> None:
+        self._peak = max(0.0, peak)
+        self.need = round(MARGIN * self._peak)
+
+
+class Learner:
+    """Which calls are measured, and what the others need meanwhile. Used under the lock of the ledger.
+
+    The first call that runs alone is measured, and those that come meanwhile wait for it. When other calls run, nobody
+    waits for a quiet moment: a guess serves until one comes.
+    """
+
+    __slots__ = ("_failures", "_first", "_pause", "estimator", "measure_at")
+
+    def __init__(self, initial: int | None = None) -> None:
+        self.estimator = Estimator(initial)
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """In a forked child: no call runs; what was learned stays."""
+        self._first: object = None
+        self._failures = 0
+        self._pause = FIRST_PAUSE
+        self.measure_at = float("-inf")
+
+    @property
+    def need(self) -> int | None:
+        """The bytes of a call, None before anything is known."""
+        return self.estimator.need
+
+    @property
+    def busy(self) -> bool:
+        """Whether the first call runs, for which the others wait."""
+        return self._first is not None
+
+    def ask(self, arguments: int, now: float, *, alone: bool) -> tuple[int | None, bool]:
+        """Return what the next call needs (None: wait for the first one), and whether it should be measured."""
+        need = self.need
+        if need is None:
+            return (None, False) if self.busy else (guess(arguments), alone)
+        if now < self.measure_at:
+            return need, False
+        if not alone:
+            self.measure_at = now + SOON
+        return need, alone
+
+    def begins(self, call: object) -> None:
+        """A call that is to be measured was let in."""
+        if self.need is None:
+            self._first = call
+
+    def ends(  # noqa: PLR0913 - what a measurement is worth
+        self, call: object, peak: int | None, now: float, *, clean: bool, alone: bool, reserved: int
+    ) -> None:
+        """A measured call is over: `peak` bytes, None if it failed. `reserved` is what it was let in with."""
+        first = self._first is call
+        self.forget(call)
+        if peak is None:
+            self._failures += first
+            if self._failures >= MOST_FAILURES:
+                self.estimator.assume(reserved)
+        else:
+            self.estimator.observe(peak, clean=clean, alone=alone, least=reserved)
+        if peak is not None and not (clean and alone):
+            self.measure_at = now + SOON
+            return
+        self.measure_at = now + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def forget(self, call: object) -> None:
+        """A call that was to be measured was never made."""
+        if self._first is call:
+            self._first = None
+
+    def ran_out(self, reserved: int) -> None:
+        """A call that had reserved so much ran out of memory."""
+        self.estimator.ran_out(reserved)
+        self._pause = FIRST_PAUSE

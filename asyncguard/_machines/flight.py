@@ -1,0 +1,215 @@
+"""One computation per key at a time, and who waits for it.
+
+The computation (`Work`) belongs to nobody: whoever asked first and whoever came later are equal waiters. One that is
+cancelled leaves; when the last has left, the work is to be cancelled. Everything here is decided under a lock in O(1)
+(plus the length of a chain of nested flights); the drivers start, cancel and wake outside of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+from asyncguard._machines.store import Lease
+
+
+class Waiter(Protocol):
+    """Somebody who waits; waking is thread-safe, idempotent and may be spurious."""
+
+    def wake(self) -> None: ...  # noqa: D102
+
+
+class Handle(Protocol):
+    """What runs the work: a task, a trio task, a thread."""
+
+    def cancel(self) -> None: ...  # noqa: D102
+    def alive(self) -> bool: ...  # noqa: D102
+
+
+class State(Enum):
+    """Where a flight is. LOST: its work ended without an answer (its loop or thread ended); ask anew."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    LOST = "lost"
+    ABANDONED = "abandoned"
+
+
+class Work:
+    """One call of the function, for one flight or (items) for several. `kept`: it goes on when nobody waits."""
+
+    __slots__ = ("__weakref__", "handle", "kept", "running", "waits_for")
+
+    def __init__(self, *, kept: bool = False) -> None:
+        self.handle: Handle | None = None
+        self.kept = kept
+        self.running = 0
+        self.waits_for: list[Flight] = []
+
+    def alive(self) -> bool:
+        """Tell whether an answer may still come; true while it is being started."""
+        return self.handle is None or self.handle.alive()
+
+
+class Flight:
+    """The computation of one key. `value` or `error` is set before it stops running."""
+
+    __slots__ = ("error", "key", "lease", "state", "tags", "value", "waiters", "work")
+
+    def __init__(self, key: Hashable, work: Work, tags: tuple[Hashable, ...] = ()) -> None:
+        self.key = key
+        self.work = work
+        self.tags = tags
+        self.lease = Lease()
+        self.state = State.RUNNING
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.waiters: dict[Waiter, None] = {}
+
+
+class CircularWaitError(RecursionError):
+    """The computation of a key would wait for itself."""
+
+
+_edges = threading.Lock()
+
+
+class Flights:
+    """The flights of one function, by key."""
+
+    __slots__ = ("_lock", "table")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.table: dict[Hashable, Flight] = {}
+
+    def join(  # noqa: PLR0913 - the key, who asks, from inside of what, and how
+        self,
+        key: Hashable,
+        waiter: Waiter | None,
+        *,
+        inside: Work | None = None,
+        work: Work | None = None,
+        tags: tuple[Hashable, ...] = (),
+        anew: bool = False,
+    ) -> tuple[Flight, bool]:
+        """Wait for the flight of a key; true if it is a new one, whose work the caller has to start.
+
+        `work` is what a new flight belongs to. `anew` begins a new flight even if one is under way; so does one whose
+        work is dead. What such a superseded flight brings goes to those who wait for it and is not stored.
+        Raises CircularWaitError if `inside`, the work that asks, would wait for itself.
+        """
+        with self._lock:
+            flight, new = self.table.get(key), False
+            if flight is None or anew or not flight.work.alive():
+                if flight is not None:
+                    flight.lease.void = True  # a single store, and nobody makes it false again
+                flight, new = self._begin(key, work or Work(), tags), True
+            if waiter is not None:
+                self._wait(flight, waiter, inside)
+        return flight, new
+
+    def leave(self, flight: Flight, waiter: Waiter, inside: Work | None = None) -> Work | None:
+        """Stop waiting; return the work if it has to be cancelled, because nobody waits for any of its flights."""
+        if inside is not None:
+            _unlink(inside, flight)
+        with self._lock:
+            if flight.waiters.pop(waiter, flight) is flight or flight.waiters:
+                return None
+            if flight.state is not State.RUNNING or flight.work.kept:
+                return None
+            self._end(flight, State.ABANDONED)
+            return None if flight.work.running else flight.work
+
+    def done(self, flight: Flight, value: Any) -> Sequence[Waiter]:
+        """End a flight with a value; return whom to wake."""
+        return self._settle(flight, State.DONE, value, None)
+
+    def failed(self, flight: Flight, error: BaseException) -> Sequence[Waiter]:
+        """End a flight with an error; return whom to wake."""
+        return self._settle(flight, State.FAILED, None, error)
+
+    def lost(self, flight: Flight) -> Sequence[Waiter]:
+        """End a flight without an answer; return whom to wake, so that they ask anew."""
+        return self._settle(flight, State.LOST, None, None)
+
+    def detach(self, which: Callable[[Flight], bool]) -> list[Lease]:
+        """Let go of flights: those who wait still get the answer, the next caller begins a new one.
+
+        Returns the leases, which the store voids together with its entries.
+        """
+        with self._lock:
+            found = [flight for flight in self.table.values() if which(flight)]
+            for flight in found:
+                del self.table[flight.key]
+        return [flight.lease for flight in found]
+
+    def detach_key(self, key: Hashable) -> list[Lease]:
+        """Let go of the flight of one key."""
+        with self._lock:
+            flight = self.table.pop(key, None)
+        return [] if flight is None else [flight.lease]
+
+    def after_fork(self) -> None:
+        """In a forked child nothing is in flight."""
+        self._lock = threading.Lock()
+        self.table = {}
+
+    # --- with the lock held ---
+
+    def _begin(self, key: Hashable, work: Work, tags: tuple[Hashable, ...]) -> Flight:
+        flight = self.table[key] = Flight(key, work, tags)
+        work.running += 1
+        return flight
+
+    def _wait(self, flight: Flight, waiter: Waiter, inside: Work | None) -> None:
+        if inside is not None and inside.running:
+            _link(inside, flight)
+        flight.waiters[waiter] = None
+
+    def _settle(
+        self, flight: Flight, state: State, value: Any, error: BaseException | None
+    ) -> Sequence[Waiter]:
+        with self._lock:
+            if flight.state is not State.RUNNING:
+                return ()
+            flight.value, flight.error = value, error
+            self._end(flight, state)
+            waiters = tuple(flight.waiters)
+            flight.waiters.clear()
+        return waiters
+
+    def _end(self, flight: Flight, state: State) -> None:
+        flight.state = state
+        flight.work.running -= 1
+        if self.table.get(flight.key) is flight:
+            del self.table[flight.key]
+
+
+def _link(inside: Work, flight: Flight) -> None:
+    """Note that a work waits for a flight, unless that would close a circle."""
+    with _edges:
+        if any(work is inside for work in _chain(flight.work)):
+            raise CircularWaitError("waits for itself")
+        inside.waits_for.append(flight)
+
+
+def _unlink(inside: Work, flight: Flight) -> None:
+    with _edges:
+        if flight in inside.waits_for:
+            inside.waits_for.remove(flight)
+
+
+def _chain(first: Work) -> Iterator[Work]:
+    """Yield a work and all that it waits for, directly or not."""
+    seen, ahead = {id(first)}, [first]
+    while ahead:
+        work = ahead.pop()
+        yield work
+        for flight in work.waits_for:
+            if flight.state is State.RUNNING and id(flight.work) not in seen:
+                seen.add(id(flight.work))
+                ahead.append(flight.work)

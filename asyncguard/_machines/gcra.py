@@ -1,0 +1,51 @@
+"""The generic cell rate algorithm (ITU-T I.371) for one rate, in integers.
+
+One number says all: the theoretical arrival time, at which the bucket would be full again. A call of cost c moves it c
+emission intervals later, and fits if that is at most a burst's worth of intervals from now. Time is counted in
+nanoseconds times `scale`, the smallest whole number that makes the emission interval whole (3 for "3/s"): nothing is
+ever rounded, so the last unit of a burst is not lost as it is with floats.
+"""
+
+from __future__ import annotations
+
+import math
+
+from asyncguard._machines.rates import Rate
+
+__all__ = ["Line"]
+
+
+class Line:
+    """The state of one rate. Times are nanoseconds, `tat` and `units` are nanoseconds * `scale`."""
+
+    __slots__ = ("burst", "interval", "one", "rate", "reach", "scale", "tat")
+
+    def __init__(self, rate: Rate, now: int) -> None:
+        interval = rate.period / rate.limit
+        self.rate = rate
+        self.interval = interval.numerator
+        self.scale = interval.denominator
+        self.burst = math.floor(rate.burst * self.interval)
+        self.one = self.interval
+        self.reach = self.burst - self.one  # how far `tat` may lie ahead so that a call of cost 1 still fits
+        self.tat = now * self.scale
+
+    def units(self, cost: float) -> int:
+        """Return a cost as time; a whole number of calls exactly, others to the nearest unit."""
+        return cost * self.interval if isinstance(cost, int) else round(cost * self.interval)
+
+    def opens(self, tat: int, units: int) -> int:
+        """Return from when on a call of that cost fits, if the bucket stands at `tat`: in nanoseconds, rounded up."""
+        return -((self.burst - tat - units) // self.scale)
+
+    def after(self, tat: int, units: int, slot: int) -> int:
+        """Return where the bucket stands after a call of that cost at the time `slot`."""
+        return max(tat, slot * self.scale) + units
+
+    def left(self, now: int) -> float:
+        """Return how much cost fits now, below zero while a debt is repaid."""
+        return (self.burst - max(0, self.tat - now * self.scale)) / self.interval
+
+    def full(self, now: int) -> bool:
+        """Tell whether nothing would be lost by forgetting this line."""
+        return self.tat <= now * self.scale

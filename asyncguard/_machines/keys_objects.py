@@ -1,0 +1,105 @@
+"""Keys of objects: by their own `__cache_key__`, by class and fields, or by their own equality and hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from asyncguard._machines.keys_errors import UnkeyableError
+
+Freeze = Callable[[Any], Hashable]
+Freezer = Callable[[Any], Hashable]
+
+
+class _Missing:
+    """Stands for a field that was never set."""
+
+
+_EXACTLY: dict[type, Callable[[Any], Any]] = {
+    int: int.__int__,
+    float: float.__float__,
+    str: str.__str__,
+    bytes: bytes.__bytes__,
+}
+
+
+def own_key(kind: type, freeze: Freeze) -> Freezer | None:
+    """Return the freezer of a class with `__cache_key__()`, which says itself what its objects are equal by."""
+    if not hasattr(kind, "__cache_key__") or issubclass(kind, type):
+        return None
+    return lambda value: (kind, freeze(value.__cache_key__()))
+
+
+def fields(kind: type, freeze: Freeze) -> Freezer | None:
+    """Return the freezer of a class with declared fields: pydantic, dataclass, attrs, msgspec."""
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and issubclass(kind, pydantic.BaseModel):
+        return lambda value: _model(kind, value, freeze)
+    declared = _declared(kind)
+    if declared is None:
+        return None
+    names, complete = declared
+
+    def freezer(value: Any) -> Hashable:
+        content = tuple([freeze(getattr(value, name, _Missing)) for name in names])
+        return (kind, content) if complete else (kind, content, freeze(object.__getstate__(value)))  # type: ignore[attr-defined]
+
+    return freezer
+
+
+def _model(kind: type, value: Any, freeze: Freeze) -> Hashable:
+    """Freeze a pydantic model by its fields, not by its JSON.
+
+    There NaN equals None, a tuple equals a list, and all secrets are equal.
+    """
+    values = value.__dict__
+    content = tuple([freeze(values.get(name, _Missing)) for name in kind.model_fields])  # type: ignore[attr-defined]
+    return (kind, content, freeze(value.__pydantic_extra__))
+
+
+def _declared(kind: type) -> tuple[tuple[str, ...], bool] | None:
+    """Return the names of the fields, and whether they are all that the objects have (the class declared them)."""
+    own = kind.__dict__
+    if dataclasses.is_dataclass(kind):
+        return tuple(each.name for each in dataclasses.fields(kind)), "__dataclass_fields__" in own
+    if hasattr(kind, "__attrs_attrs__"):
+        return tuple(each.name for each in kind.__attrs_attrs__), "__attrs_attrs__" in own
+    if hasattr(kind, "__struct_fields__"):
+        return tuple(kind.__struct_fields__), True
+    return None
+
+
+def subclass(kind: type, base: type, freezer: Freezer, freeze: Freeze) -> Freezer:
+    """Return the freezer of a subclass of a builtin: its class, its content, and what else the object holds."""
+    if issubclass(kind, OrderedDict):
+        return lambda value: (kind, freeze(tuple(value.items())), freeze(object.__getstate__(value)))  # type: ignore[attr-defined]
+    exactly = _EXACTLY.get(base, _itself)
+    factory = issubclass(kind, defaultdict)
+
+    def freeze_subclass(value: Any) -> Hashable:
+        state = object.__getstate__(value)  # type: ignore[attr-defined]
+        return (kind, freezer(exactly(value)), freeze((value.default_factory, state) if factory else state))
+
+    return freeze_subclass
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def by_value(kind: type) -> Freezer | None:
+    """Return the freezer of a class that defines both equality and hash: the object is its own key."""
+    if kind.__hash__ in {None, object.__hash__} or kind.__eq__ is object.__eq__:
+        return None
+
+    def freezer(value: Any) -> Hashable:
+        try:
+            hash(value)
+        except TypeError as error:
+            raise UnkeyableError(kind, f"has no hash ({error})") from None
+        return (kind, value)
+
+    return freezer

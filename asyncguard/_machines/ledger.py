@@ -1,0 +1,248 @@
+"""The ledger of memory: what is promised to running calls, who waits, and what is known of each level.
+
+A check of the memory in use lets in everybody who asks before the first has allocated. The ledger adds what has been
+promised: a call is let in when base + promised + need stays below the threshold of every level (as Elasticsearch's
+parent circuit breaker adds the bytes about to be used). `base` is explained in `levels`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, Protocol
+
+from asyncguard._machines.levels import Account, Reading
+
+if TYPE_CHECKING:
+    from asyncguard._machines.gate import Spot
+
+__all__ = ["FRESH", "MOST_PASSES", "Ledger", "Reservation", "Waiter"]
+
+FRESH: Final = 0.010
+"""Seconds that a reading serves: all guards of the process share it."""
+
+MOST_PASSES: Final = 16
+"""So many smaller calls may pass the one at the head of the queue; then it holds the door."""
+
+LOOKAHEAD: Final = 32
+"""So many waiters behind the head are looked at, so that the work under the lock stays bounded."""
+
+
+class Reservation:
+    """The bytes of one running call, and who called whom.
+
+    A call inside of a guarded call draws on the reservation of its caller first (`lent`), so that nested guards do not
+    reserve the same bytes twice; only what is missing is added to the ledger.
+    """
+
+    # Defaults in the class: the fast path sets `need` and nothing else.
+    parent: Reservation | None = None
+    lent = 0  # of `need`, what the parent's reservation covers
+    drawn = 0  # of `need`, what covers the calls inside
+    waiting = 0  # calls inside that wait in the queue
+    closed = False  # the call is over (calls inside may still draw on it)
+    forced = False  # let in though it does not fit, because nothing else ran
+    measured = False  # its peak is being measured
+    learned = False  # it was measured
+    clean = True  # the measurement began on a clean heap
+    alone = True  # nothing else ran during the measurement
+    generation = 0
+
+    def __init__(self, need: int) -> None:
+        self.need = need
+
+    def callers(self) -> Iterator[Reservation]:
+        """Yield this reservation and those of the calls around it."""
+        here: Reservation | None = self
+        while here is not None:
+            yield here
+            here = here.parent
+
+
+class Waiter(Protocol):
+    """A place in the queue, as the ledger sees it. All of it is called under the ledger's lock."""
+
+    parent: Reservation | None
+    passed: int
+
+    @property
+    def spot(self) -> Spot: ...
+    def ready(self) -> bool: ...
+    def grant(self, *, first: bool) -> bool: ...
+
+
+class Ledger:
+    """The account of one kind of memory. `read` gives a reading (called outside of the lock), `clock` seconds."""
+
+    def __init__(self, read: Callable[[], Reading], clock: Callable[[], float]) -> None:
+        self._read = read
+        self.clock = clock
+        self.generation = 0
+        self._renew()
+
+    def _renew(self) -> None:
+        self.lock = threading.Lock()
+        self.accounts: dict[str, Account] = {}
+        self.source = "none"
+        self.looks = 0
+        self.fresh_until = -math.inf
+        self.reserved = 0
+        self.running = 0
+        self.ended = 0
+        self._stalled = 0  # running, but only waiting for a call inside that waits here
+        self._clean_at = -1
+        self.measuring: Reservation | None = None
+        self.queue: dict[Waiter, None] = {}
+        self._changed = True  # since the queue was last gone through
+
+    def after_fork(self) -> None:
+        """In a forked child: nobody waits, nothing runs, and what the parent's calls give back is not ours."""
+        self.generation += 1
+        self._renew()
+
+    # --- readings ---
+
+    def look(self, now: float, freed: int = 0) -> None:
+        """Take a new reading if the last one is too old, or if memory was given back (`freed` bytes)."""
+        with self.lock:
+            if now < self.fresh_until and self.looks and not freed:
+                return
+            self.fresh_until = now + FRESH
+            before = self.reserved
+        reading = self._read()
+        with self.lock:
+            self._book(reading, max(before, self.reserved), freed)
+
+    def _book(self, reading: Reading, reserved: int, freed: int) -> None:
+        kept: dict[str, Account] = {}
+        for level in reading.levels:
+            account = kept[level.name] = self.accounts.get(level.name) or Account(level)
+            account.look(level, reserved, freed)
+        self.accounts, self.source = kept, reading.source
+        self.looks += 1
+        self._changed = True
+
+    def relieve(self, freed: int) -> list[Spot]:
+        """Take note that `freed` bytes were given back to the system; return whom to wake."""
+        self.look(self.clock(), freed)
+        with self.lock:
+            return self.settle()
+
+    def trimmed(self, ended: int) -> None:
+        """Say that the allocator was emptied; the heap is clean if no call has run since `ended` calls were over."""
+        with self.lock:
+            if not self.running and self.ended == ended:
+                self._clean_at = ended
+
+    # --- calls ---
+
+    def others(self, parent: Reservation | None) -> int:
+        """Return how many calls run, without those that only wait for calls inside them (the caller's own included)."""
+        mine = 0 if parent is None else sum(not each.closed and not each.waiting for each in parent.callers())
+        return self.running - self._stalled - mine
+
+    def open(self, reservation: Reservation) -> None:
+        """Enter a call that was let in, under the lock."""
+        reservation.generation = self.generation
+        self.running += 1
+        self.reserved += reservation.need - reservation.lent
+        if reservation.parent is not None:
+            reservation.parent.drawn += reservation.lent
+        if self.measuring is not None and self.measuring not in reservation.callers():
+            self.measuring.alone = False
+        if reservation.measured:
+            self.measuring = reservation
+            reservation.clean = self._clean_at == self.ended
+
+    def close(self, reservation: Reservation) -> list[Spot]:
+        """End a call: give back its bytes, return whom to wake."""
+        with self.lock:
+            if reservation.generation != self.generation or reservation.closed:
+                return []
+            self._end(reservation)
+            if not self.queue:
+                return []
+        self.look(self.clock())
+        with self.lock:
+            return self.settle()
+
+    def _end(self, reservation: Reservation) -> None:
+        reservation.closed = True
+        self._changed = True
+        self.running -= 1
+        self.ended += 1
+        self._stalled -= reservation.waiting > 0
+        if self.measuring is reservation:
+            self.measuring = None
+        self._give_back(reservation)
+
+    def _give_back(self, reservation: Reservation) -> None:
+        """Give bytes back, unless calls inside still draw on them: then the last of those does it."""
+        if reservation.drawn:
+            return
+        self.reserved -= reservation.need - reservation.lent
+        parent = reservation.parent
+        if parent is not None and reservation.lent:
+            parent.drawn -= reservation.lent
+            if parent.closed:
+                self._give_back(parent)
+
+    def resize(self, reservation: Reservation, need: int) -> list[Spot]:
+        """Correct the bytes of a running call; return whom to wake."""
+        with self.lock:
+            if reservation.closed or reservation.generation != self.generation:
+                return []
+            need = max(need, reservation.lent, reservation.drawn)
+            self.reserved += need - reservation.need
+            reservation.need = need
+            self._changed = True
+            return self.settle()
+
+    # --- the queue, all under the lock ---
+
+    def enqueue(self, waiter: Waiter) -> None:
+        """Put a caller at the end of the queue; the calls around it only wait for it now."""
+        self.queue[waiter] = None
+        self._mark(waiter, 1)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Take a caller out of the queue, if it is there."""
+        if waiter in self.queue:
+            del self.queue[waiter]
+            self._mark(waiter, -1)
+
+    def _mark(self, waiter: Waiter, step: int) -> None:
+        self._changed = True
+        for caller in waiter.parent.callers() if waiter.parent is not None else ():
+            stalled = caller.waiting > 0
+            caller.waiting += step
+            if not caller.closed:
+                self._stalled += (caller.waiting > 0) - stalled
+
+    def settle(self) -> list[Spot]:
+        """Let in who fits, first come first served; return whom to wake.
+
+        Smaller calls may pass the first that does not fit, at most 16 times. Where nothing has changed since the last
+        time nothing is done: a thousand waiters that look again each second must not cost a thousand searches.
+        """
+        if not self._changed:
+            return []
+        self._changed = False
+        head: Waiter | None = None
+        woken: list[Spot] = []
+        looked = 0
+        for waiter in list(self.queue):
+            if looked > LOOKAHEAD or (head is not None and head.passed >= MOST_PASSES):
+                break
+            if not waiter.ready() or not waiter.spot.alive():  # a stopped loop keeps its place and blocks nobody
+                continue
+            looked += 1
+            if waiter.grant(first=head is None):
+                self.leave(waiter)
+                woken.append(waiter.spot)
+                if head is not None:
+                    head.passed += 1
+            elif head is None:
+                head = waiter
+        return woken

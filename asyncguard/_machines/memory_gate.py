@@ -1,0 +1,254 @@
+"""One guard's door to a ledger: how much of each level it may fill, what a call needs, who has to wait."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from asyncguard._machines import levels
+from asyncguard._machines.estimate import Learner
+from asyncguard._machines.ledger import Ledger, Reservation
+from asyncguard._machines.levels import Bounds
+from asyncguard._machines.memory_ticket import MemoryTicket
+from asyncguard._machines.memory_words import Decision, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncguard._machines.gate import Request, Wake
+    from asyncguard.errors import MemoryPressureError
+
+__all__ = ["MemoryGate", "Meter"]
+
+MOST_NEWS = 256
+
+
+class Meter(Protocol):
+    """Measures the peak of this process, one call at a time; `stop` gives the bytes above the start."""
+
+    def start(self) -> None: ...
+    def stop(self) -> int | None: ...
+
+
+def _nothing() -> None:
+    """Do nothing: nobody cares about pressure here."""
+
+
+class MemoryGate:
+    """Implements the gate protocol. `size` is the bytes of each call, a learner, or None if each call states its own.
+
+    `pressure` is called when somebody has to wait, `tidy` when an empty allocator would help the next measurement;
+    both must only schedule work. `waits` is False for a guard that refuses at once.
+    """
+
+    outcomes: ClassVar[bool] = True
+    timed: ClassVar[bool] = False
+
+    def __init__(  # noqa: PLR0913 - what a gate is made of
+        self,
+        ledger: Ledger,
+        bounds: Bounds,
+        size: int | Learner | None,
+        *,
+        meter: Meter,
+        name: str = "memory_guard",
+        waits: bool = True,
+        pressure: Callable[[], None] = _nothing,
+        tidy: Callable[[], None] = _nothing,
+    ) -> None:
+        self.ledger = ledger
+        self.name = name
+        self.news: deque[Decision] = deque(maxlen=MOST_NEWS)
+        self.pressure = pressure
+        self.waiting = 0
+        self.pressed = False
+        self._tidy = tidy
+        self._meter = meter
+        self._clock = ledger.clock
+        self.configure(bounds, size, waits=waits)
+
+    def configure(self, bounds: Bounds, size: int | Learner | None, *, waits: bool) -> None:
+        """Put other options in force, for calls that come from now on."""
+        self.bounds = bounds
+        self.waits = waits
+        self.learner = size if isinstance(size, Learner) else None
+        self.stated = size if isinstance(size, int) else None
+        self._looks = -1
+        self._room = self._calm = -math.inf
+
+    def after_fork(self) -> None:
+        """In a forked child: nobody waits, nothing runs; what was learned stays. Renews the shared ledger too."""
+        self.ledger.after_fork()
+        self.waiting = 0
+        self.pressed = False
+        self._looks = -1
+        if self.learner is not None:
+            self.learner.after_fork()
+
+    def idle(self) -> bool:
+        """Tell whether nothing would be lost but an estimate that can be learned again."""
+        return not self.waiting and not (self.learner is not None and self.learner.busy)
+
+    # --- the fast path ---
+
+    def take(self) -> Reservation:
+        """Return a reservation for a call inside of no other guarded call, or raise LookupError."""
+        ledger, learner = self.ledger, self.learner
+        now = self._clock()
+        if now >= ledger.fresh_until:
+            ledger.look(now)
+        need = self.stated if learner is None else learner.estimator.need
+        if need is None or (learner is not None and now >= learner.measure_at):
+            raise LookupError
+        with ledger.lock:
+            if self._looks != ledger.looks:
+                self._reckon()
+            if self.pressed or ledger.queue or ledger.measuring or ledger.reserved + need > self._room:
+                raise LookupError
+            ledger.running += 1
+            ledger.reserved += need
+            permit = Reservation(need)
+            permit.generation = ledger.generation
+            return permit
+
+    # --- the slow path ---
+
+    def admit(self, request: Request) -> Reservation | MemoryTicket:
+        """Return a reservation or a place in the queue; raise MemoryPressureError if it cannot fit or may not wait.
+
+        `request.cost` is the bytes of this call, or the size of its arguments (`ArgumentBytes`), or None;
+        `request.owner` the reservation of the guarded call around it, if there is one.
+        """
+        now = self._clock()
+        self.ledger.look(now)
+        ticket = MemoryTicket(self, request, now)
+        ticket.try_at_once()
+        permit = ticket.taken(now)
+        if permit is not None:
+            return permit
+        if not self.waits:
+            ticket.withdraw()
+            raise self.refusal(ticket, now)
+        return ticket
+
+    def begin(self, permit: Reservation, waited: float, *, queued: bool) -> Reservation:
+        """Hand over a reservation: the call starts now."""
+        if permit.measured:
+            self._meter.start()
+        decision = "forced" if permit.forced else "waited" if queued else "admitted"
+        self.news.append(self.decided(decision, permit.need, waited))
+        return permit
+
+    def size(self, ticket: MemoryTicket) -> tuple[int | None, bool]:
+        """Return what a call needs as far as is known now, and whether to measure it; None: wait for the first call.
+
+        Asked again at each look and not only when queueing: what was learned in between decides. What was learned or
+        guessed never says that a call cannot fit; such a call runs alone.
+        """
+        if ticket.stated is not None:
+            return ticket.stated, False
+        if self.learner is None:
+            return self.stated or 0, False
+        alone = self.ledger.measuring is None and not self.ledger.others(ticket.parent)
+        need, measured = self.learner.ask(ticket.arguments, self._clock(), alone=alone)
+        return (need if need is None else int(min(need, max(0.0, self.ceiling())))), measured
+
+    def impossible(self, need: int) -> bool:
+        """Tell whether a call whose size was stated can never fit."""
+        return self.learner is None and need > self.ceiling()
+
+    def fits(self, more: int) -> bool:
+        """Tell whether `more` bytes may be promised now, under the lock.
+
+        After a refusal nothing is let in until the level has fallen to `resume`.
+        """
+        if self._looks != self.ledger.looks:
+            self._reckon()
+        reserved = self.ledger.reserved
+        held = self.pressed and reserved > self._calm
+        self.pressed = held or reserved + more > self._room
+        return not self.pressed
+
+    def _reckon(self) -> None:
+        accounts = self.ledger.accounts.values()
+        self._room = levels.room(accounts, self.bounds, self.bounds.threshold)
+        self._calm = levels.room(accounts, self.bounds, self.bounds.resume)
+        self._looks = self.ledger.looks
+
+    # --- the end of a call ---
+
+    def succeeded(self, permit: Reservation, elapsed: float) -> Wake:
+        """Learn from a call that was measured."""
+        del elapsed
+        if permit.measured:
+            self._learn(permit, self._meter.stop())
+        return ()
+
+    def failed(self, permit: Reservation, elapsed: float, error: Exception) -> Wake:
+        """Learn from a MemoryError; other failures say nothing about the size."""
+        del elapsed
+        if isinstance(error, MemoryError) and self.learner is not None:
+            with self.ledger.lock:
+                self.learner.ran_out(permit.need)
+        return self.abandoned(permit)
+
+    def abandoned(self, permit: Reservation) -> Wake:
+        """A call that did not come to its end tells nothing about its size."""
+        if permit.measured:
+            self._meter.stop()
+            self._learn(permit, None)
+        return ()
+
+    def release(self, permit: Reservation) -> Wake:
+        """Give the bytes back."""
+        woken = self.ledger.close(permit)
+        if permit.learned:
+            self._tidy()
+        return woken
+
+    def refund(self, permit: Reservation) -> Wake:
+        """Give the bytes back of a call that was never made."""
+        if permit.measured:
+            self._meter.stop()
+            self.forget(permit)
+        return self.ledger.close(permit)
+
+    def reconcile(self, permit: Reservation, actual: float) -> Wake:
+        """Correct the bytes of a running call."""
+        return self.ledger.resize(permit, max(0, round(actual)))
+
+    def forget(self, permit: Reservation) -> None:
+        """Do not measure this call after all."""
+        permit.measured = False
+        if self.learner is not None:
+            self.learner.forget(permit)
+
+    def _learn(self, permit: Reservation, peak: int | None) -> None:
+        permit.measured = False
+        if self.learner is None:  # another size was configured meanwhile
+            return
+        now, clean, alone = self._clock(), permit.clean, permit.alone
+        with self.ledger.lock:
+            self.learner.ends(permit, peak, now, clean=clean, alone=alone, reserved=permit.need)
+        permit.learned = True
+
+    # --- the numbers ---
+
+    def ceiling(self) -> float:
+        """Return how many bytes could be promised if nothing else used any."""
+        accounts = list(self.ledger.accounts.values())
+        return min((self.bounds.ceiling(each.level, self.bounds.threshold) for each in accounts), default=math.inf)
+
+    def decided(self, decision: str, need: int, waited: float = 0.0) -> Decision:
+        """Return a decision with the numbers of the level that has the least room now."""
+        accounts = list(self.ledger.accounts.values())
+        level = levels.tightest(accounts, self.bounds)
+        return Decision(decision, level, self.bounds, self.ledger.reserved, self.ledger.running, need, waited)
+
+    def refusal(self, ticket: MemoryTicket, now: float) -> MemoryPressureError:
+        """Return the error for a call that is not let in, and note the decision."""
+        need, _ = self.size(ticket)
+        decision = self.decided("rejected", need or 0, now - ticket.since)
+        self.news.append(decision)
+        return refusal(self.name, decision, permanent=need is not None and self.impossible(need), unknown=need is None)

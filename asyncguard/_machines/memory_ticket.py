@@ -1,0 +1,147 @@
+"""A place in the queue of a ledger: what the caller needs is asked anew at each look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from asyncguard._machines.estimate import ArgumentBytes
+from asyncguard._machines.ledger import Reservation
+
+if TYPE_CHECKING:
+    from asyncguard._machines.gate import Request, Wake
+    from asyncguard._machines.memory_gate import MemoryGate
+    from asyncguard.errors import MemoryPressureError
+
+__all__ = ["MemoryTicket"]
+
+FIRST_LOOK: Final = 0.05
+LAST_LOOK: Final = 1.0
+"""Seconds after which a waiter looks again unasked, growing: other programs give memory back without telling us."""
+
+
+class MemoryTicket:
+    """Implements the ticket protocol, and what the ledger wants of a waiter."""
+
+    __slots__ = (
+        "_gate", "_permit", "_queued", "_refused", "ahead", "arguments", "parent", "passed", "since", "spot", "stated",
+    )  # fmt: skip
+
+    def __init__(self, gate: MemoryGate, request: Request, now: float) -> None:
+        self.spot = request.spot
+        self.since = now
+        self.ahead = 0
+        self.passed = 0
+        self.parent = request.owner if isinstance(request.owner, Reservation) else None
+        hint = isinstance(request.cost, ArgumentBytes)
+        self.arguments = int(request.cost) if hint else 0
+        self.stated: int | None = None if hint or request.cost is None else round(request.cost)
+        self._gate = gate
+        self._queued = False
+        self._refused = False
+        self._permit: Reservation | None = None
+
+    # --- under the ledger's lock ---
+
+    def ready(self) -> bool:
+        """Tell whether there is anything to decide: not while the first call of the function is being measured."""
+        learner = self._gate.learner
+        return self.stated is not None or learner is None or learner.need is not None or not learner.busy
+
+    def grant(self, *, first: bool) -> bool:
+        """Let the call in if it fits, or if nothing else runs and it is the first; True: it leaves the queue."""
+        gate = self._gate
+        need, measured = gate.size(self)
+        if need is None:
+            return False
+        if gate.impossible(need):  # also if the limit has shrunk meanwhile
+            self._refused = True
+            return True
+        lent = min(need, self._spare())
+        fits = need == lent or gate.fits(need - lent)
+        if not fits and (not first or gate.ledger.others(self.parent)):
+            return False
+        self._open(need, lent, forced=not fits, measured=measured)
+        return True
+
+    def _spare(self) -> int:
+        parent = self.parent
+        return 0 if parent is None or parent.closed else parent.need - parent.drawn
+
+    def _open(self, need: int, lent: int, *, forced: bool, measured: bool) -> None:
+        permit = self._permit = Reservation(need)
+        permit.parent, permit.lent = self.parent, lent
+        permit.forced, permit.measured = forced, measured
+        self._gate.ledger.open(permit)
+        if measured and self._gate.learner is not None:
+            self._gate.learner.begins(permit)
+
+    # --- what the gate and its driver ask ---
+
+    def try_at_once(self) -> None:
+        """Go in now if nobody waits (or if the caller's reservation covers it), else take a place and look around."""
+        gate, ledger = self._gate, self._gate.ledger
+        woken: Wake = ()
+        with ledger.lock:
+            covered = self.parent is not None and self._spare() >= (gate.size(self)[0] or 1)
+            if (ledger.queue and not covered) or not self.grant(first=True):
+                self.ahead = len(ledger.queue)
+                self._queued = True
+                gate.waiting += 1
+                ledger.enqueue(self)
+                woken = ledger.settle()
+        self._wake(woken)
+
+    def taken(self, now: float) -> Reservation | None:
+        """Return the reservation that was granted, once; None if there is none yet; raise if there can be none."""
+        if self._refused:
+            self._leave()
+            raise self._gate.refusal(self, now)
+        permit, self._permit = self._permit, None
+        if permit is None:
+            if self._gate.pressed:
+                self._gate.pressure()
+            return None
+        queued = self._queued
+        self._leave()
+        return self._gate.begin(permit, now - self.since, queued=queued)
+
+    def claim(self, now: float) -> Reservation | None:
+        """Look again and take what was granted."""
+        ledger = self._gate.ledger
+        ledger.look(now)
+        woken: Wake = ()
+        with ledger.lock:
+            if self._permit is None and not self._refused:
+                woken = ledger.settle()
+        self._wake(woken)
+        return self.taken(now)
+
+    def due(self, now: float) -> float:
+        """Return when to look again: after 50 ms, then in growing steps, at last every second."""
+        return now + min(LAST_LOOK, max(FIRST_LOOK, now - self.since))
+
+    def withdraw(self) -> Wake:
+        """Leave the queue, or give back what was granted."""
+        ledger = self._gate.ledger
+        self._leave()
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self._gate.forget(permit)
+            return ledger.close(permit)
+        with ledger.lock:
+            return ledger.settle()
+
+    def late(self, now: float) -> MemoryPressureError:
+        """Return the rejection of a caller who waited as long as it may."""
+        return self._gate.refusal(self, now)
+
+    def _leave(self) -> None:
+        with self._gate.ledger.lock:
+            self._gate.ledger.leave(self)
+            self._gate.waiting -= self._queued
+            self._queued = False
+
+    def _wake(self, woken: Wake) -> None:
+        for spot in woken:
+            if spot is not self.spot:
+                spot.wake()

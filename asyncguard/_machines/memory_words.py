@@ -1,0 +1,68 @@
+"""What was decided about a call, in numbers and in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncguard.errors import MemoryPressureError
+
+if TYPE_CHECKING:
+    from asyncguard._machines.levels import Bounds, Level
+
+__all__ = ["Decision", "mebibytes", "refusal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A decision (admitted, waited, forced, rejected) and the level that binds. Sizes are bytes, `waited` seconds."""
+
+    decision: str
+    level: Level | None
+    bounds: Bounds
+    reserved: int
+    running: int
+    need: int
+    waited: float
+
+    @property
+    def used(self) -> int:
+        """Bytes in use on the level that binds."""
+        return 0 if self.level is None else self.level.used
+
+    @property
+    def limit(self) -> int:
+        """The limit of the level that binds, 0 if nothing is limited."""
+        return 0 if self.level is None else self.bounds.of(self.level) or 0
+
+    def __str__(self) -> str:
+        if self.level is None:
+            return f"nothing is limited, {mebibytes(self.reserved)} promised to {self.running} running calls"
+        ceiling = self.bounds.ceiling(self.level, self.bounds.threshold)
+        return (
+            f"used {mebibytes(self.used)}, promised {mebibytes(self.reserved)} to {self.running} running calls, "
+            f"{mebibytes(ceiling)} of {mebibytes(self.limit)} may be used ({self.level.name})"
+        )
+
+
+def refusal(name: str, decision: Decision, *, permanent: bool, unknown: bool) -> MemoryPressureError:
+    """Return the error for a call that is not let in; `unknown`: its size is not known yet."""
+    if permanent:
+        text = f"a call of {mebibytes(decision.need)} can never fit: {decision}; make the input smaller"
+    elif unknown:
+        text = (
+            f"the first call, which is measured alone, still runs after {decision.waited:.3g} s, so the size of a "
+            f"call is not known: {decision}; give initial_estimate= or a longer max_wait="
+        )
+    else:
+        text = f"no room for {mebibytes(decision.need)} after {decision.waited:.3g} s: {decision}"
+    error = MemoryPressureError(f"{name}: {text}")
+    error.used, error.limit, error.reserved = decision.used, decision.limit, decision.reserved
+    error.need, error.permanent = decision.need, permanent
+    return error
+
+
+def mebibytes(size: float) -> str:
+    """Return a size in words."""
+    return "any" if size == math.inf else f"{size / (1 << 20):.1f} MiB"

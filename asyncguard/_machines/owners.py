@@ -1,0 +1,84 @@
+"""What belongs to an object, kept for as long as the object lives and never mixed up with that of an equal one."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+_ATTRIBUTE = "__asyncguard_caches__"
+
+
+class IdentityMap(Generic[T]):
+    """From an object to a value, by identity: neither equality nor hash of the object are asked.
+
+    An entry goes when its object does; `gone` is called with the value then, perhaps by the garbage collector. An
+    object that cannot be referenced weakly is kept alive instead: its address is never used again while we know it.
+    """
+
+    __slots__ = ("_entries", "_gone")
+
+    def __init__(self, gone: Callable[[T], object]) -> None:
+        self._gone = gone
+        self._entries: dict[int, tuple[object, T]] = {}
+
+    def get(self, owner: object) -> T | None:
+        """Return the value of an object, None if it has none."""
+        entry = self._entries.get(id(owner))
+        return None if entry is None else entry[1]
+
+    def setdefault(self, owner: object, value: T) -> T:
+        """Give an object its value, unless it has one; return the one it has."""
+        key = id(owner)
+        keep: object = owner
+        with contextlib.suppress(TypeError):
+            keep = weakref.finalize(owner, self._remove, key)
+            keep.atexit = False
+        return self._entries.setdefault(key, (keep, value))[1]
+
+    def values(self) -> list[T]:
+        """Return all values."""
+        return [value for _, value in list(self._entries.values())]
+
+    def _remove(self, key: int) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._gone(entry[1])
+
+
+class _Held:
+    """What is kept on an object. A copy of the object gets a reference to it as well, so it knows whose it is.
+
+    It pickles, and is copied deeply, as nothing: the cache of an object stays where the object is.
+    """
+
+    __slots__ = ("by_key", "owner")
+
+    def __init__(self, owner: object = None) -> None:
+        self.owner = None if owner is None else weakref.ref(owner)
+        self.by_key: dict[Hashable, Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Held, ()
+
+
+def kept_on(owner: object) -> dict[Hashable, Any] | None:
+    """Return the dict that is kept on an object for us, made on first use; None if the object cannot hold one.
+
+    It is kept on the object, and not in a table of ours, so that a value that refers to the object does not keep both
+    alive.
+    """
+    attributes = getattr(owner, "__dict__", None)
+    if type(attributes) is not dict:
+        return None
+    held = attributes.get(_ATTRIBUTE)
+    if held is None or held.owner is None or held.owner() is not owner:
+        try:
+            held = _Held(owner)
+        except TypeError:  # it cannot be referenced weakly
+            return None
+        attributes[_ATTRIBUTE] = held
+    return held.by_key  # type: ignore[no-any-return]

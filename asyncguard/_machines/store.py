@@ -1,0 +1,269 @@
+"""The values of a cache: bounded by entries and bytes, expired on read, evicted by second chance.
+
+A lookup is `shard.entries.get(key)` and takes no lock: it marks the entry with an attribute store, and nothing moves.
+(Moving an entry of an `OrderedDict` without a lock raises under threads, and a lock for every hit costs more than the
+hit.) Whoever writes takes the lock; an entry that was read since it was last looked at gets a second chance there.
+Source: F. J. Corbato, "A Paging Experiment with the Multics System", 1968 (CLOCK).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Gone = tuple["Entry", str]
+State = Literal["hit", "refresh", "stale", "error", "dead"]
+
+_CHANCES = 16  # entries that one eviction may spare: the lock is held for a bounded time
+_SWEPT = 4  # entries that one write looks at for being expired
+
+
+class Entry:
+    """One value and its moments, absolute seconds on the monotonic clock.
+
+    Until `soft` it is a plain hit, until `fresh` a hit that asks for a refresh, until `stale` a stale hit that does,
+    until `dead` it may answer if computing fails. No background refresh before `retry_at`, nor another attempt of a
+    value that may stand in for an error. `copy` makes the caller's own copy of the value, None if all may share it.
+    """
+
+    __slots__ = (
+        "copy", "created", "dead", "fresh", "key", "retry_at", "shard", "size", "soft", "stale", "tags", "took", "used",
+        "value",
+    )  # fmt: skip
+
+    def __init__(self, value: Any, copy: Callable[[Any], Any] | None = None) -> None:
+        self.value = value
+        self.copy = copy
+        self.used = False
+        self.created = self.took = 0.0
+        self.soft = self.fresh = self.stale = self.dead = self.retry_at = -math.inf
+        self.size = 0
+        self.tags: tuple[Hashable, ...] = ()
+        self.key: Hashable = None
+        self.shard: Shard | None = None
+
+    def give(self) -> Any:
+        """Return the value as a caller gets it."""
+        return self.value if self.copy is None else self.copy(self.value)
+
+    def live(self, now: float, life: Lifetime) -> None:
+        """Begin its life now."""
+        self.created = now
+        self.fresh = now + life.ttl
+        self.soft = now + life.ttl * life.refresh_at
+        self.stale = self.fresh + life.stale
+        self.dead = max(self.stale, self.fresh + life.error)
+
+    def state(self, now: float) -> State:
+        """Say what it is good for."""
+        if now < self.fresh:
+            return "hit" if now < self.soft or now < self.retry_at else "refresh"
+        if now < self.stale:
+            return "stale"
+        return "error" if now < self.dead else "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """How long a value lives: seconds, and the fraction of `ttl` after which it is refreshed ahead."""
+
+    ttl: float
+    stale: float = 0.0
+    error: float = 0.0
+    refresh_at: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much a store holds; `max_bytes` None: sizes are not measured."""
+
+    max_entries: int
+    max_bytes: int | None = None
+
+
+class Lease:
+    """The right to store what a computation brings. An invalidation voids it: the value is from before it.
+
+    Source: R. Nishtala et al., "Scaling Memcache at Facebook", NSDI 2013, 3.2.1.
+    """
+
+    __slots__ = ("void",)
+
+    def __init__(self) -> None:
+        self.void = False
+
+
+class Shard:
+    """The part of a store that belongs to one function: its keys mean nothing to another one."""
+
+    __slots__ = ("__weakref__", "entries", "hits", "misses", "store")
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.entries: dict[Hashable, Entry] = {}
+        self.hits = 0
+        self.misses = 0
+
+
+@dataclass(slots=True)
+class Change:
+    """What a write did: whether the value was stored, and which entries left, with the reason.
+
+    Drop it outside of the lock: the values in it may run code of the user when they die.
+    """
+
+    stored: bool = False
+    gone: list[Gone] = field(default_factory=list)
+
+
+class Store:
+    """The entries of one cache, over all its shards."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ring: OrderedDict[Entry, None] = OrderedDict()  # least worth keeping first
+        self._hand: deque[Entry] = deque()  # goes round in search of expired entries
+        self._tagged: dict[Hashable, dict[Entry, None]] = {}
+        self._orphans: deque[Shard] = deque()
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._ring)
+
+    def put(self, shard: Shard, key: Hashable, entry: Entry, bounds: Bounds, now: float, lease: Lease) -> Change:
+        """Store an entry unless its lease is void or it alone is larger than `max_bytes`."""
+        change = Change()
+        with self._lock:
+            self._bury(change)
+            if lease.void or (bounds.max_bytes is not None and entry.size > bounds.max_bytes):
+                return change
+            old = shard.entries.get(key)
+            if old is not None:
+                self._remove(old, "replaced", change)
+            self._add(shard, key, entry)
+            self._sweep(now, change)
+            self._shrink(bounds, now, change)
+            change.stored = True
+        return change
+
+    def remove(self, shard: Shard, key: Hashable, leases: Iterable[Lease] = ()) -> Change:
+        """Remove one entry and void the leases of those who compute it."""
+        change = Change()
+        with self._lock:
+            _void(leases)
+            entry = shard.entries.get(key)
+            if entry is not None:
+                self._remove(entry, "invalidated", change)
+        return change
+
+    def remove_tag(self, tag: Hashable, leases: Iterable[Lease] = ()) -> Change:
+        """Remove all entries that carry a tag."""
+        change = Change()
+        with self._lock:
+            _void(leases)
+            for entry in list(self._tagged.get(tag, ())):
+                self._remove(entry, "invalidated", change)
+        return change
+
+    def clear(self, leases: Iterable[Lease] = ()) -> Change:
+        """Remove everything."""
+        change = Change()
+        with self._lock:
+            _void(leases)
+            for entry in list(self._ring):
+                self._remove(entry, "invalidated", change)
+            self._hand.clear()
+        return change
+
+    def trim(self, fraction: float, now: float) -> Change:
+        """Give up a fraction of the entries (rounded up), the expired first, then those least worth keeping."""
+        change = Change()
+        with self._lock:
+            self._bury(change)
+            goal = len(self._ring) - math.ceil(len(self._ring) * fraction)
+            for entry in [each for each in self._ring if now >= each.dead]:
+                self._remove(entry, "trimmed", change)
+            while len(self._ring) > goal:
+                self._remove(self._victim(now), "trimmed", change)
+        return change
+
+    def orphan(self, shard: Shard) -> None:
+        """Forget a shard whose function is gone.
+
+        The garbage collector calls this in any thread, perhaps in one that holds the lock: then the next write does it.
+        """
+        self._orphans.append(shard)
+        if self._lock.acquire(blocking=False):
+            change = Change()
+            try:
+                self._bury(change)
+            finally:
+                self._lock.release()
+
+    def after_fork(self) -> None:
+        """Renew the lock in a forked child; the values stay."""
+        self._lock = threading.Lock()
+
+    # --- with the lock held ---
+
+    def _add(self, shard: Shard, key: Hashable, entry: Entry) -> None:
+        entry.shard, entry.key = shard, key
+        shard.entries[key] = entry
+        self._ring[entry] = None
+        self._hand.append(entry)
+        self.nbytes += entry.size
+        for tag in entry.tags:
+            self._tagged.setdefault(tag, {})[entry] = None
+
+    def _remove(self, entry: Entry, reason: str, change: Change) -> None:
+        shard, entry.shard = entry.shard, None
+        if shard is None:
+            return
+        change.gone.append((entry, reason))
+        shard.entries.pop(entry.key, None)
+        self._ring.pop(entry, None)
+        self.nbytes -= entry.size
+        for tag in entry.tags:
+            tagged = self._tagged.get(tag, {})
+            tagged.pop(entry, None)
+            if not tagged:
+                self._tagged.pop(tag, None)
+
+    def _sweep(self, now: float, change: Change) -> None:
+        for _ in range(min(_SWEPT, len(self._hand))):
+            entry = self._hand.popleft()
+            if entry.shard is not None and now >= entry.dead:
+                self._remove(entry, "expired", change)
+            if entry.shard is not None:
+                self._hand.append(entry)
+
+    def _shrink(self, bounds: Bounds, now: float, change: Change) -> None:
+        while len(self._ring) > bounds.max_entries:
+            self._remove(self._victim(now), "size", change)
+        while bounds.max_bytes is not None and self.nbytes > bounds.max_bytes and len(self._ring) > 1:
+            self._remove(self._victim(now), "bytes", change)
+
+    def _victim(self, now: float) -> Entry:
+        """Return the first entry of the ring that was not read since it was last looked at."""
+        for _ in range(min(_CHANCES, len(self._ring))):
+            entry = next(iter(self._ring))
+            if not entry.used or now >= entry.dead:
+                return entry
+            entry.used = False
+            self._ring.move_to_end(entry)
+        return next(iter(self._ring))
+
+    def _bury(self, change: Change) -> None:
+        while self._orphans:
+            shard = self._orphans.popleft()
+            for entry in list(shard.entries.values()):
+                self._remove(entry, "invalidated", change)
+
+
+def _void(leases: Iterable[Lease]) -> None:
+    for lease in leases:
+        lease.void = True

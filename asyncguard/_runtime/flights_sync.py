@@ -1,0 +1,130 @@
+"""Running the work of flights in threads: whoever asks first computes, the others block until it has."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections import deque
+from contextvars import Context
+from typing import TYPE_CHECKING, TypeAlias
+
+from asyncguard._machines.flight import Flight, Flights, State, Work
+from asyncguard._runtime import clock as clocks
+from asyncguard._runtime import deadlines, flights
+from asyncguard._runtime.parking import ThreadSpot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MOST_THREADS = 4
+_MOST_WAITING = 64
+
+Job: TypeAlias = "Callable[[], None]"
+Ended: TypeAlias = "Callable[[BaseException | None], None]"
+
+
+class ThreadHandle:
+    """A thread. It cannot be cancelled; `until` is when nobody counts on it any more."""
+
+    __slots__ = ("_thread", "_until")
+
+    def __init__(self, until: float = math.inf) -> None:
+        self._thread = threading.current_thread()
+        self._until = until
+
+    def alive(self) -> bool:
+        """Tell whether an answer may still come."""
+        return self._thread.is_alive() and (self._until == math.inf or clocks.current().now() < self._until)
+
+    def cancel(self) -> None:
+        """Do nothing: the thread works on and its result is not used."""
+
+
+def lead(work: Work, run: Job, ended: Ended) -> None:
+    """Run `run()` in this thread, in a context like that of a flight in a loop; see `flights.start`."""
+    work.handle = ThreadHandle()
+    _run(flights.own_context(work), run, ended)
+
+
+def _run(context: Context, run: Job, ended: Ended) -> None:
+    try:
+        context.run(run)
+    except BaseException:
+        ended(None)
+        raise
+
+
+def wait(table: Flights, flight: Flight, spot: ThreadSpot) -> bool:
+    """Block until a flight has ended; false if the deadline of this call came first."""
+    try:
+        while flight.state is State.RUNNING:
+            left = deadlines.remaining()
+            if left == 0.0:
+                return False
+            spot.wait(math.inf if left is None else left)
+            if flight.state is State.RUNNING and not flight.work.alive():
+                flights.wake(table.lost(flight))
+    finally:
+        table.leave(flight, spot, flights.inside())
+    return True
+
+
+class Background:
+    """A few threads for refreshes of sync functions, alive only while there is work.
+
+    They are no daemons: a refresh that has begun is finished before the interpreter exits, the waiting ones are not.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: deque[tuple[Job, Ended]] = deque()
+        self._threads: set[threading.Thread] = set()
+
+    def submit(self, work: Work, run: Job, ended: Ended, limit: float) -> None:
+        """Run `run()` in a thread when one is free; if too many wait already, it is lost at once."""
+        context = flights.own_context(work)
+
+        def job() -> None:
+            work.handle = ThreadHandle(clocks.current().now() + limit)
+            deadlines.Deadline(limit, clocks.current().now()).set()
+            run()
+
+        with self._lock:
+            accepted = len(self._jobs) < _MOST_WAITING and self._hire()
+            if accepted:
+                self._jobs.append((lambda: _run(context, job, ended), ended))
+        if not accepted:
+            ended(None)
+
+    def _hire(self) -> bool:
+        if len(self._threads) < _MOST_THREADS:
+            thread = threading.Thread(target=self._serve, name="asyncguard refresh")
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter ends, or the system has no more threads
+                return bool(self._threads)
+            self._threads.add(thread)
+        return True
+
+    def _serve(self) -> None:
+        while (job := self._next()) is not None:
+            with contextlib.suppress(BaseException):  # it was settled, and there is nobody here to raise it to
+                job()
+
+    def _next(self) -> Job | None:
+        with self._lock:
+            if self._jobs and threading.main_thread().is_alive():
+                return self._jobs.popleft()[0]
+            self._threads.discard(threading.current_thread())
+            return None
+
+    def close(self) -> None:
+        """Drop what waits and wait for what runs."""
+        with self._lock:
+            dropped, threads = list(self._jobs), list(self._threads)
+            self._jobs.clear()
+        for _, ended in dropped:
+            ended(None)
+        for thread in threads:
+            thread.join()

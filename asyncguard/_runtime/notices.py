@@ -1,0 +1,100 @@
+"""What an operator should see even without any telemetry: rate-limited warnings of the logger `asyncguard`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from asyncguard import events
+from asyncguard._machines.text import escape
+from asyncguard._machines.throttle import Throttle
+
+__all__ = ["Notices", "notice"]
+
+_MEBIBYTE = 1024.0 * 1024.0
+
+
+class Notices:
+    """Writes the events that matter to `logger`, per kind and place at most a burst and then one every ten seconds."""
+
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float]) -> None:
+        self._logger = logger
+        self.throttle = Throttle(clock)
+
+    def notice(self, event: events.Event) -> None:
+        """Warn about `event` if it is one of those that matter and not too many of its kind came before."""
+        write = _TEXTS.get(type(event))
+        text = write(event) if write is not None else None
+        if text is None or not self._logger.isEnabledFor(logging.WARNING):
+            return
+        held_back = self.throttle.ask((type(event), event.pipeline, event.strategy, event.partition))
+        if held_back is not None:
+            self._logger.warning("%s", _line(event, text, held_back), extra=_fields(event))
+
+
+def _line(event: events.Event, text: str, held_back: int) -> str:
+    partition = f"[{event.partition}]" if event.partition else ""
+    observed = " (observed only)" if event.observed else ""
+    more = f" ({held_back} like this were held back)" if held_back else ""
+    return escape(f"{event.pipeline or event.strategy}{partition} {text}{observed}{more}")
+
+
+def _fields(event: events.Event) -> dict[str, object]:
+    return {
+        "asyncguard.event": type(event).__name__,
+        "asyncguard.pipeline": escape(event.pipeline),
+        "asyncguard.strategy": escape(event.strategy),
+        "asyncguard.partition": escape(event.partition),
+    }
+
+
+def _opened(event: events.CircuitOpened) -> str:
+    last = f", last error {event.error}" if event.error else ""
+    return f"circuit opened for {event.open_for:.3g} s: {event.failed} of {event.calls} failed, {event.slow} slow{last}"
+
+
+def _closed(event: events.CircuitClosed) -> str:
+    return f"circuit closed after {event.open_for:.3g} s"
+
+
+def _gave_up(event: events.RetryGaveUp) -> str:
+    error = f", last error {type(event.error).__name__}" if event.error is not None else ""
+    budget = "retry budget is empty, " if event.reason == "budget" else ""
+    return f"{budget}gave up after {event.attempts} attempts in {event.elapsed:.3g} s: {event.reason}{error}"
+
+
+def _parked(event: events.TargetParked) -> str:
+    return f"is parked: the target asked for a pause, all callers wait {event.delay:.3g} s"
+
+
+def _memory(event: events.MemoryDecided) -> str | None:
+    if event.decision != "rejected":
+        return None
+    need, used, reserved, limit = (size / _MEBIBYTE for size in (event.need, event.used, event.reserved, event.limit))
+    return f"memory refused: need {need:.0f} MiB, used {used:.0f} + reserved {reserved:.0f} of {limit:.0f} MiB"
+
+
+_TEXTS: dict[type[events.Event], Callable[[Any], str | None]] = {
+    events.CircuitOpened: _opened,
+    events.CircuitClosed: _closed,
+    events.RetryGaveUp: _gave_up,
+    events.TargetParked: _parked,
+    events.MemoryDecided: _memory,
+}
+
+_notices = Notices(logging.getLogger("asyncguard"), time.monotonic)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_notices.throttle.after_fork)
+
+
+def notice(event: events.Event) -> None:
+    """Warn about `event` through the logger `asyncguard`, if it matters and within the rate."""
+    _notices.notice(event)
+
+
+def clear() -> None:
+    """Forget what was said lately. For tests."""
+    _notices.throttle.clear()

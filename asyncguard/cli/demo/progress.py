@@ -1,0 +1,59 @@
+"""Live progress: one line that rewrites itself on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from asyncguard import events
+
+if TYPE_CHECKING:
+    from asyncguard.cli.demo.job import Job
+    from asyncguard.cli.demo.journal import Journal
+
+EVERY_TERMINAL = 0.1  # seconds
+EVERY_PLAIN = 2.5
+
+
+class Progress:
+    """Writes to `out`. Use `say` for a line that stays."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self.out = out or sys.stderr
+        self.terminal = self.out.isatty()
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self.out.write(f"\r\x1b[K{text}\n" if self.terminal else f"{text}\n")
+        self.out.flush()
+
+    async def watch(self, job: Job, journal: Journal, total: int) -> None:
+        """Until cancelled."""
+        while True:
+            line = status_line(job, journal, total)
+            if self.terminal:
+                self.out.write(f"\r\x1b[K{line}")
+                self.out.flush()
+            else:
+                self.say(line)
+            await asyncio.sleep(EVERY_TERMINAL if self.terminal else EVERY_PLAIN)
+
+
+def status_line(job: Job, journal: Journal, total: int) -> str:
+    """How far, how busy, what the guards do."""
+    seconds = journal.now() - journal.started
+    retries = sum(isinstance(event, events.RetryScheduled) for _, event in journal.events)
+    parts = [f"{seconds:5.1f} s", f"{job.stored:>5}/{total} stored", f"{journal.requests} requests in flight"]
+    if journal.guarded:
+        parts += [f"{retries} retries", f"circuit {circuit_state(journal)}"]
+    if job.failures:
+        parts.append(f"{len(job.failures)} batches LOST")
+    return "  " + " | ".join(parts)
+
+
+def circuit_state(journal: Journal) -> str:
+    """What the circuit breaker said last."""
+    names = {events.CircuitOpened: "OPEN", events.CircuitHalfOpened: "half-open", events.CircuitClosed: "closed"}
+    said = [names[type(event)] for _, event in journal.events if type(event) in names]
+    return said[-1] if said else "closed"

@@ -1,0 +1,152 @@
+"""The options of cache_result and cache_items, checked when a cache is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
+
+from asyncguard._machines import checks
+from asyncguard._machines.store import Bounds, Lifetime
+from asyncguard._strategy import Options
+
+Duration: TypeAlias = float | timedelta
+Ttl: TypeAlias = Duration | Callable[[Any], Duration | None]
+Key: TypeAlias = Callable[..., Any]
+Tags: TypeAlias = str | Iterable[str] | Callable[..., Iterable[str]]
+Isolation: TypeAlias = Literal["auto", "share", "copy"]
+OnAbandon: TypeAlias = Literal["cancel", "finish"]
+
+
+class KeyRules(NamedTuple):
+    """What makes up the keys; entries made under other rules are never looked at."""
+
+    key: Key | None
+    ignore: tuple[str, ...]
+    vary_on: tuple[ContextVar[Any], ...]
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheOptions(Options):
+    """Durations are seconds after the check, also where a `timedelta` was given."""
+
+    ttl: Ttl
+    max_entries: int = 1024
+    key: Key | None = None
+    stale_while_revalidate: Duration = 0
+    stale_if_error: Duration = 0
+    max_bytes: int | None = None
+    negative_ttl: Duration | None = None
+    cache_if: Callable[[Any], object] | None = None
+    refresh_at: float | None = None
+    ignore: str | Iterable[str] = ()
+    vary_on: ContextVar[Any] | Iterable[ContextVar[Any]] = ()
+    version: str | None = None
+    tags: Tags = ()
+    isolation: Isolation = "auto"
+    on_abandon: OnAbandon = "cancel"
+    store: object | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        Options.__post_init__(self)
+        self._check_durations()
+        self._check_bounds()
+        self._check_keys()
+        self._check_rest()
+
+    @property
+    def rules(self) -> KeyRules:
+        """What makes up the keys."""
+        return KeyRules(self.key, _as_tuple(self.ignore), _as_tuple(self.vary_on), self.version)
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much may be held."""
+        return Bounds(self.max_entries, self.max_bytes)
+
+    def lifetime(self, value: Any) -> Lifetime | None:
+        """Return how long a value lives, None if it is not to be stored."""
+        if self.cache_if is not None and not self.cache_if(value):
+            return None
+        ttl = self._ttl_of(value)
+        if ttl is None or ttl <= 0:
+            return None
+        refresh_at = 1.0 if self.refresh_at is None else self.refresh_at
+        return Lifetime(ttl, cast("float", self.stale_while_revalidate), cast("float", self.stale_if_error), refresh_at)
+
+    def _ttl_of(self, value: Any) -> float | None:
+        if self.negative_ttl is not None and is_negative(value):
+            return cast("float", self.negative_ttl)
+        if not callable(self.ttl):
+            return cast("float", self.ttl)
+        ttl = self.ttl(value)
+        return None if ttl is None else checks.duration("the result of ttl", ttl, least=-math.inf)
+
+    def tags_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
+        """Return the tags of a call."""
+        return _as_tuple(self.tags(*args, **kwargs)) if callable(self.tags) else _as_tuple(self.tags)
+
+    def _check_durations(self) -> None:
+        if not callable(self.ttl):
+            if self.ttl is None:
+                raise checks.wrong_type("ttl", self.ttl, "a duration or a function of the result; a cache has an end")
+            self.set("ttl", checks.duration("ttl", self.ttl, above=0.0))
+        for option in ("stale_while_revalidate", "stale_if_error", "negative_ttl"):
+            value = getattr(self, option)
+            if value is not None:
+                self.set(option, checks.duration(option, value))
+
+    def _check_bounds(self) -> None:
+        checks.integer("max_entries", self.max_entries, least=1)
+        if self.max_bytes is not None:
+            checks.integer("max_bytes", self.max_bytes, least=1)
+        if self.refresh_at is not None:
+            checks.fraction("refresh_at", self.refresh_at, above=0.0)
+
+    def _check_keys(self) -> None:
+        for option in ("key", "cache_if"):
+            if getattr(self, option) is not None:
+                checks.function(option, getattr(self, option))
+        self.set("ignore", _names("ignore", self.ignore))
+        if isinstance(self.vary_on, ContextVar):
+            self.set("vary_on", (self.vary_on,))
+        variables = self.vary_on if isinstance(self.vary_on, tuple | list) else None
+        if variables is None or not all(isinstance(each, ContextVar) for each in variables):
+            raise checks.wrong_type("vary_on", self.vary_on, "a ContextVar or a tuple of them")
+        self.set("vary_on", tuple(variables))
+        if self.version is not None and not isinstance(self.version, str):
+            raise checks.wrong_type("version", self.version, "a string")
+
+    def _check_rest(self) -> None:
+        if not callable(self.tags):
+            self.set("tags", _names("tags", self.tags))
+        checks.one_of("isolation", self.isolation, ("auto", "share", "copy"))
+        checks.one_of("on_abandon", self.on_abandon, ("cancel", "finish"))
+        if self.store is not None:
+            raise checks.wrong_type("store", self.store, "None: stores beyond this process are not supported yet")
+
+
+def is_negative(value: Any) -> bool:
+    """Tell whether a result says that there is nothing: None, or an empty container."""
+    if value is None:
+        return True
+    try:
+        return len(value) == 0
+    except TypeError:
+        return False
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return (value,) if isinstance(value, str | ContextVar) else tuple(value)
+
+
+def _names(option: str, value: Any) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, tuple | list | set | frozenset) or not all(isinstance(each, str) for each in names):
+        raise checks.wrong_type(option, value, "a name or a tuple of names")
+    return tuple(names)

@@ -1,0 +1,142 @@
+"""What a cache does with a value: refuse it, keep it apart from its callers, measure it."""
+
+from __future__ import annotations
+
+import copy
+import io
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+_CONTAINERS = (dict, list, set, bytearray, deque)
+_ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
+_DEPTH = 3  # how deep arrays inside of containers are looked for
+_SAMPLE = 32  # so many members of a container are measured, the rest is extrapolated
+
+Copier = Callable[[Any], Any]
+
+
+def refuse(name: str, value: Any) -> None:
+    """Raise TypeError for a value that can be used once only: a coroutine, an iterator, a stream, an open file."""
+    if type(value) in _ATOMS or not isinstance(value, Awaitable | Iterator | AsyncIterator | io.IOBase):
+        return
+    close = getattr(value, "close", None)
+    if isinstance(value, Awaitable) and callable(close):
+        close()  # else Python warns that the coroutine was never awaited
+    raise TypeError(
+        f"{name} returned a {type(value).__name__}, which can be used only once and cannot be cached: "
+        "return what it yields (a list, bytes), or take the cache away"
+    )
+
+
+# --- isolation --------------------------------------------------------------------------------------------------------
+
+
+def isolated(value: Any, isolation: str) -> tuple[Any, Copier | None]:
+    """Return the value as it is stored, and how each caller's own is made of it (None: all share it).
+
+    "auto": immutable values as they are, numpy arrays read-only, other tensors and frames copied, `dict`, `list`,
+    `set` copied one level deep. "share": everything as it is. "copy": a full copy for each caller.
+    """
+    if isolation == "share" or type(value) in _ATOMS:
+        return value, None
+    if isolation == "copy":
+        return _deep(value), _deep
+    return _frozen(value, _DEPTH), _copier(value)
+
+
+def _copier(value: Any) -> Copier | None:
+    if isinstance(value, _CONTAINERS):
+        return copy.copy
+    root = type(value).__module__.partition(".")[0]
+    if root == "torch" and hasattr(value, "detach"):
+        return _clone
+    return _copied if root in {"pandas", "cupy"} and hasattr(value, "copy") else None
+
+
+def _clone(value: Any) -> Any:
+    return value.clone()
+
+
+def _copied(value: Any) -> Any:
+    return value.copy()
+
+
+def _frozen(value: Any, depth: int) -> Any:
+    """Return the value with numpy arrays, also those inside of containers, as read-only views."""
+    if type(value) in _ATOMS or depth == 0:
+        return value
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return value
+    if isinstance(value, numpy.ndarray):
+        return _read_only(value)
+    if type(value) is dict:
+        return {key: each if type(each) in _ATOMS else _frozen(each, depth - 1) for key, each in value.items()}
+    if type(value) is list or type(value) is tuple:
+        return type(value)([each if type(each) in _ATOMS else _frozen(each, depth - 1) for each in value])
+    return value
+
+
+def _read_only(array: Any) -> Any:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _deep(value: Any) -> Any:
+    """Copy a value; atoms and builtin containers by hand, which is ten times cheaper than `copy.deepcopy`."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if kind is list:
+        return [each if type(each) in _ATOMS else _deep(each) for each in value]
+    if kind is dict:
+        return {key: each if type(each) in _ATOMS else _deep(each) for key, each in value.items()}
+    return _clone(value) if kind.__module__ == "torch" else copy.deepcopy(value)
+
+
+# --- size -------------------------------------------------------------------------------------------------------------
+
+
+def size_of(value: Any) -> int:
+    """Estimate how many bytes a value pins. A view of an array counts as the whole array that it keeps alive."""
+    return _size(value, _DEPTH)
+
+
+def _size(value: Any, depth: int) -> int:
+    own = sys.getsizeof(value)
+    if type(value) in _ATOMS:
+        return own
+    buffer = _buffer_size(value)
+    if buffer is not None:
+        return own + buffer
+    if depth == 0:
+        return own
+    if isinstance(value, dict):
+        return own + _members(list(value.keys()), depth) + _members(list(value.values()), depth)
+    if isinstance(value, list | tuple | set | frozenset):
+        return own + _members(list(value), depth)
+    attributes = getattr(value, "__dict__", None)
+    return own + (_members(list(attributes.values()), depth) if attributes else 0)
+
+
+def _members(members: list[Any], depth: int) -> int:
+    """Measure members, a sample of equal distances where they are many."""
+    step = max(1, len(members) // _SAMPLE)
+    sample = members[::step]
+    measured = sum(_size(each, depth - 1) for each in sample)
+    return measured * len(members) // max(1, len(sample))
+
+
+def _buffer_size(value: Any) -> int | None:
+    if hasattr(value, "untyped_storage"):
+        return int(value.untyped_storage().nbytes())
+    nbytes = getattr(value, "nbytes", None)
+    if not isinstance(nbytes, int):
+        return None
+    base = getattr(value, "base", None)
+    while base is not None and hasattr(base, "nbytes"):
+        nbytes, base = max(nbytes, base.nbytes), getattr(base, "base", None)
+    return nbytes

@@ -1,0 +1,345 @@
+"""`retry`: call again what failed for a reason that may pass. What to do now is decided in `_machines.attempts`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast, overload
+
+from asyncguard._machines import checks, giveup, shape
+from asyncguard._machines.attempts import On, OnOption, Policy
+from asyncguard._machines.backoff import Backoff, Jitter, check_jitter
+from asyncguard._machines.budget import Allowance, RetryBudget
+from asyncguard._machines.classify import TRANSIENT, failing_status
+from asyncguard._machines.partitions import PartitionBy, check_partition
+from asyncguard._runtime import clock as clocks
+from asyncguard._strategy import Options, Strategy
+from asyncguard.strategies import _retry_run as runs
+from asyncguard.strategies import _retry_scope as scope
+from asyncguard.strategies._retry_block import AttemptLoop
+from asyncguard.strategies._retry_drivers import (
+    loop_async,
+    loop_sync,
+    retrying_async_generator,
+    retrying_generator,
+    through_async,
+    through_sync,
+)
+from asyncguard.strategies._retry_run import Run, Target, Targets, place_of
+from asyncguard.strategies._retry_scope import current_attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from asyncguard._pipeline import Site
+    from asyncguard._runtime.clock import Clock
+    from asyncguard.events import Event
+
+    Call = Callable[..., Any]
+
+__all__ = ["Retry", "RetryOptions", "current_attempt", "failing_status", "retry"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryOptions(Options):
+    """The options of `retry`."""
+
+    on: Any = TRANSIENT
+    max_retries: int | None = 5
+    initial_delay: float = 0.2
+    backoff_factor: float = 2.0
+    max_delay: float = 20.0
+    jitter: Jitter = "full"
+    on_result: Callable[[Any], Any] | None = None
+    max_retry_after: float = 60.0
+    budget: RetryBudget | Literal["default"] | None = "default"
+    retry_rejected: bool = False
+    retry_exhausted: bool = False
+    partition: PartitionBy | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        Options.__post_init__(self)
+        self.set("on", checks.errors("on", self.on))
+        if self.max_retries is not None:
+            checks.integer("max_retries", self.max_retries)
+        self.set("initial_delay", checks.duration("initial_delay", self.initial_delay))
+        self.set("backoff_factor", checks.number("backoff_factor", self.backoff_factor, least=1.0))
+        self.set("max_delay", checks.duration("max_delay", self.max_delay))
+        if self.max_delay < self.initial_delay:
+            raise checks.fail("max_delay", self.max_delay, f"at least initial_delay ({self.initial_delay:g})")
+        self.set("jitter", check_jitter(self.jitter))
+        if self.on_result is not None:
+            checks.function("on_result", self.on_result)
+        self.set("max_retry_after", checks.duration("max_retry_after", self.max_retry_after))
+        budget = cast("object", self.budget)
+        if budget not in (None, "default") and not isinstance(budget, RetryBudget):
+            raise checks.wrong_type("budget", budget, "'default', a RetryBudget, or None")
+        checks.boolean("retry_rejected", self.retry_rejected)
+        checks.boolean("retry_exhausted", self.retry_exhausted)
+        check_partition(self.partition)
+
+    def policy(self) -> Policy:
+        """Return what the machine needs to decide."""
+        backoff = Backoff(self.initial_delay, self.backoff_factor, self.max_delay, self.jitter)
+        on = cast("On", self.on)
+        return Policy(on, self.max_retries, backoff, self.max_retry_after, self.retry_rejected, self.retry_exhausted)
+
+
+class Retry(Strategy[RetryOptions, Targets]):
+    """Calls again what failed for a reason that may pass; made by `retry(...)`."""
+
+    kind: ClassVar[str] = "retry"
+
+    def __init__(self, options: RetryOptions) -> None:
+        super().__init__(options)
+        self._own_site: Site | None = None
+        self.tally = self._real_allowance()  # one attribute away on the happy path
+
+    # --- state ---
+
+    def new_core(self, clock: Clock) -> Targets:
+        """Build the state of one clock."""
+        return Targets(clock)
+
+    def reconfigured(self) -> None:
+        """Count calls for the budget now given; pauses stay."""
+        self.tally = self._real_allowance()
+
+    @property
+    def per_call(self) -> bool:
+        """Whether there is something to do before the first attempt, or with its result."""
+        options = self.options
+        unusual = options.partition is not None or options.on_result is not None or options.max_retries is None
+        return unusual or self.core.single.parked.until > 0.0
+
+    def allowance(self, options: RetryOptions, target: Target, clock: Clock) -> Allowance | None:
+        """Return the budget that these options mean, None without one."""
+        if isinstance(options.budget, RetryBudget):
+            return options.budget.at(clock)
+        return None if options.budget is None else target.allowance
+
+    def _real_allowance(self) -> Allowance:
+        return self.allowance(self.options, self.core.single, clocks.REAL) or self.core.single.allowance
+
+    def park(self, target: Target, now: float, seconds: float, most: float) -> bool:
+        """Let all callers of a target wait; tell whether none did before."""
+        fresh = target.parked.park(now, seconds, most)
+        with self._lock:
+            self._set_special()
+        return fresh
+
+    def unpark(self, target: Target, now: float) -> None:
+        """Go back to the happy path if a pause is over."""
+        if target.parked.over(now):
+            with self._lock:
+                self._set_special()
+
+    def describe(self) -> list[str]:
+        """Say what the budget has left and which targets are parked."""
+        targets, lines = self.state(), list[str]()
+        now = targets.clock.now()
+        for key, target in targets:
+            name = "" if key is None else f"[{key}] "
+            least, _ = target.parked.wait(now, lambda: 0.0)
+            if least > 0.0:
+                lines.append(f"{name}parked {least:.1f} s more")
+        allowance = self.allowance(self.options, targets.single, targets.clock)
+        if allowance is not None and self.options.partition is None:
+            lines.append(f"budget: {allowance.left(now):.0f} retries left")
+        return lines
+
+    # --- drivers ---
+
+    def wrap_async(self, fn: Call, site: Site) -> Call:
+        """Return the driver around a coroutine function."""
+        strategy, timed = self, False  # reading the clock costs a third of the happy path: only where a call has failed
+
+        async def looking(*args: Any, **kwargs: Any) -> Any:
+            nonlocal call
+            result = await fn(*args, **kwargs)
+            if not strategy.look(site, result):
+                call = fn
+            return result
+
+        call: Call = looking  # until it is known that the results are no responses with a status
+
+        async def through(*args: Any, **kwargs: Any) -> Any:
+            return await through_async(strategy, call, site, args, kwargs)
+
+        async def retrying(*args: Any, **kwargs: Any) -> Any:
+            nonlocal timed
+            if strategy.special or scope.running:
+                return await through_async(strategy, call, site, args, kwargs)
+            strategy.tally.calls += 1
+            mark = giveup.given
+            started = clocks.REAL.now() if timed else None
+            try:
+                return await call(*args, **kwargs)
+            except Exception as error:
+                timed = True
+                run = Run(place_of(strategy, site, args, kwargs), started, mark)
+                if run.failed(error):
+                    raise
+            return await loop_async(run, call, args, kwargs)
+
+        return retrying if site.pipeline.partition is None else through
+
+    def wrap_sync(self, fn: Call, site: Site) -> Call:
+        """Return the driver around a plain function."""
+        strategy, timed = self, False  # see wrap_async
+
+        def looking(*args: Any, **kwargs: Any) -> Any:
+            nonlocal call
+            result = fn(*args, **kwargs)
+            if not strategy.look(site, result):
+                call = fn
+            return result
+
+        call: Call = looking
+
+        def through(*args: Any, **kwargs: Any) -> Any:
+            return through_sync(strategy, call, site, args, kwargs)
+
+        def retrying(*args: Any, **kwargs: Any) -> Any:
+            nonlocal timed
+            if strategy.special or scope.running:
+                return through_sync(strategy, call, site, args, kwargs)
+            strategy.tally.calls += 1
+            mark = giveup.given
+            started = clocks.REAL.now() if timed else None
+            try:
+                return call(*args, **kwargs)
+            except Exception as error:
+                timed = True
+                run = Run(place_of(strategy, site, args, kwargs), started, mark)
+                if run.failed(error):
+                    raise
+            return loop_sync(run, call, args, kwargs)
+
+        return retrying if site.pipeline.partition is None else through
+
+    def wrap_async_generator(self, fn: Call, site: Site) -> Call:
+        """Return the driver around an async generator function: retried until its first item."""
+        return retrying_async_generator(self, fn, site)
+
+    def wrap_generator(self, fn: Call, site: Site) -> Call:
+        """Return the driver around a generator function: retried until its first item."""
+        return retrying_generator(self, fn, site)
+
+    def look(self, site: Site, result: object) -> bool:
+        """Warn once if a failing response passed as a success; tell whether to go on looking at results."""
+        if self.options.on_result is not None:
+            return False
+        status = next(
+            (value for value in (shape.look(result, "status_code"), shape.look(result, "status")) if value), 0
+        )
+        if not shape.is_status(status):
+            return False
+        if failing_status(result):
+            runs.warn_of_status(site, status)
+            return False
+        return True
+
+    # --- block form ---
+
+    def attempts(self, *args: Any, **kwargs: Any) -> AttemptLoop:
+        """Retry a block: `async for attempt in retry(...).attempts(): async with attempt: ...`, sync without `async`.
+
+        Every loop has attempts of its own. The arguments are those that `partition=` looks at. Raises TypeError with
+        `on_result=`: a block has no result.
+        """
+        if self.options.on_result is not None:
+            raise TypeError("on_result= looks at the result of a function; a block of attempts() has none")
+        if self._own_site is None:
+            from asyncguard._pipeline import Pipeline, Site
+
+            self._own_site = Site(Pipeline(self, name=self.name), self.attempts)
+        return AttemptLoop(self, self._own_site, args, kwargs)
+
+
+@overload
+def retry(fn: F, /) -> F: ...
+@overload
+def retry(
+    *,
+    on: OnOption = ...,
+    max_retries: int | None = ...,
+    initial_delay: float | timedelta = ...,
+    max_delay: float | timedelta = ...,
+    backoff_factor: float = ...,
+    jitter: Jitter = ...,
+    on_result: Callable[[Any], bool | float | timedelta] | None = ...,
+    max_retry_after: float | timedelta = ...,
+    budget: RetryBudget | Literal["default"] | None = ...,
+    retry_rejected: bool = ...,
+    retry_exhausted: bool = ...,
+    partition: PartitionBy | None = ...,
+    name: str | None = ...,
+    mode: Literal["enforce", "observe", "off"] = ...,
+    on_event: Callable[[Event], object] | None = ...,
+) -> Retry: ...
+def retry(
+    fn: Any = None,
+    /,
+    *,
+    on: OnOption = TRANSIENT,
+    max_retries: int | None = 5,
+    initial_delay: float | timedelta = 0.2,
+    max_delay: float | timedelta = 20.0,
+    backoff_factor: float = 2.0,
+    jitter: Jitter = "full",
+    on_result: Callable[[Any], bool | float | timedelta] | None = None,
+    max_retry_after: float | timedelta = 60.0,
+    budget: RetryBudget | Literal["default"] | None = "default",
+    retry_rejected: bool = False,
+    retry_exhausted: bool = False,
+    partition: PartitionBy | None = None,
+    name: str | None = None,
+    mode: Literal["enforce", "observe", "off"] = "enforce",
+    on_event: Callable[[Event], object] | None = None,
+) -> Any:
+    """Call again, after a pause, what failed for a reason that may pass. `@retry` alone works.
+
+    :param on: which errors: a class, a tuple of them, or a predicate that returns bool, or the delay to use (seconds
+        or `timedelta`). By default `TRANSIENT`: what `classify` calls transient, timeout or throttle.
+    :param max_retries: further calls after the first, so 5 means up to six; None retries until the deadline.
+    :param initial_delay: seconds before the first retry; multiplied by `backoff_factor` for each further one.
+    :param max_delay: seconds; the cap of a delay before jitter.
+
+    Advanced:
+
+    :param backoff_factor: at least 1.
+    :param jitter: "full" (0 to the delay), "equal" (half of it to all), "decorrelated", "none", a fraction (to both
+        sides), or a callable on the delay.
+    :param on_result: predicate on the result, answers like `on`; `failing_status` for responses that do not raise. The
+        last unwanted result is returned.
+    :param max_retry_after: seconds; a target that asks for a longer pause is given up at once.
+    :param budget: "default" (20 % of the calls plus 10 per second, for this object), a shared `RetryBudget`, or None.
+    :param retry_rejected: retry rejections of guards further inside, too.
+    :param retry_exhausted: retry errors, too, on which a retry further inside has given up.
+    :param partition: a callable on the arguments or a ContextVar: each partition has its own pause and budget.
+
+    The error that leaves is the last of the function itself, with a line in `__notes__`. Raises RateLimitedError if the
+    target asked for a pause that is longer than the deadline; ValueError for an option out of range.
+    """
+    options = RetryOptions(
+        on=on,
+        max_retries=max_retries,
+        initial_delay=cast("float", initial_delay),
+        backoff_factor=backoff_factor,
+        max_delay=cast("float", max_delay),
+        jitter=jitter,
+        on_result=on_result,
+        max_retry_after=cast("float", max_retry_after),
+        budget=budget,
+        retry_rejected=retry_rejected,
+        retry_exhausted=retry_exhausted,
+        partition=partition,
+        name=name,
+        mode=mode,
+        on_event=on_event,
+    )
+    return Retry(options) if fn is None else Retry(options)(fn)

@@ -1,0 +1,348 @@
+"""`validate_input`: arguments (and with `returns=` the result) checked before the function runs.
+
+All violations are named at once, with parameter, path, rule, expectation and place, never with the data itself.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
+
+from asyncguard._machines.checks import wrong_type
+from asyncguard._machines.rules import Array, Column, Columns, Keys
+from asyncguard._machines.rules_base import Dims, Report, failure
+from asyncguard._machines.rules_basic import rule_of
+from asyncguard._machines.rules_plan import Args, Kwargs, Passes, Plan
+from asyncguard._strategy import Mode, Options, Strategy
+from asyncguard.errors import InputValidationError
+from asyncguard.events import Event, InputRejected
+from asyncguard.strategies._answers import NOTHING, answer_async, answer_sync, refuse_async_handlers
+from asyncguard.strategies._at_call import AsyncGeneratorAtCall, GeneratorAtCall
+from asyncguard.strategies._hints import rules_from_hints
+from asyncguard.strategies._schema import adapt
+
+if TYPE_CHECKING:
+    from asyncguard._pipeline import Site
+    from asyncguard._runtime.clock import Clock
+
+    Call = Callable[..., Any]
+
+__all__ = [
+    "Array",
+    "Column",
+    "Columns",
+    "Keys",
+    "ValidateInput",
+    "ValidateInputOptions",
+    "ValidateInputOr",
+    "validate_input",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+D = TypeVar("D")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateInputOptions(Options):
+    """The options of `validate_input`. Without `rules` and `returns`, the rules come from the hints of the function."""
+
+    rules: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    returns: Any = NOTHING
+    fallback: Any = NOTHING
+
+    def __post_init__(self) -> None:
+        """Check the options and turn specifications into rules."""
+        Options.__post_init__(self)
+        self.set("rules", {name: rule_of(spec, adapt) for name, spec in mapping("rules", self.rules).items()})
+        self.set("returns", NOTHING if self.returns is NOTHING else rule_of(self.returns, adapt))
+
+
+def mapping(option: str, value: Any) -> Mapping[str, Any]:
+    """Return `value` if it is a mapping."""
+    if not isinstance(value, Mapping):
+        raise wrong_type(option, value, "a mapping of parameter name to rule")
+    return cast("Mapping[str, Any]", value)
+
+
+class Checks:
+    """The rules of one function at one place, rebuilt when the strategy is configured.
+
+    `passes` is the whole happy path where yes or no is all there is to say; None sends a call the long way.
+    """
+
+    __slots__ = ("__weakref__", "_options", "_plan", "function", "passes", "strategy")
+
+    def __init__(self, strategy: ValidateInput, function: Call) -> None:
+        self.strategy = strategy
+        self.function = function
+        strategy.places.add(self)
+        self.use(strategy.options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.strategy, self.function)
+
+    def use(self, options: ValidateInputOptions) -> None:
+        """Build the plan for these options; hints that cannot be read yet are left to the first call."""
+        self._options = options
+        self._plan = plan_for(self.function, options)
+        self._expose()
+
+    def plan(self, options: ValidateInputOptions) -> Plan:
+        """Return the plan for the options in force."""
+        if options is not self._options:
+            return final_plan(self.function, options)
+        if self._plan is None:
+            self._plan = final_plan(self.function, options)
+            self._expose()
+        return self._plan
+
+    def _expose(self) -> None:
+        plan = self._plan
+        self.passes = None if plan is None or plan.result is not None else plan.passes
+        if plan is not None and plan.binds and self.passes is not None:
+            self.passes = _binding(self.passes)
+
+
+def _binding(passes: Passes) -> Passes:
+    def bound(args: Args, kwargs: Kwargs, dims: Dims) -> bool:  # noqa: ARG001 - a new one for each call
+        return passes(args, kwargs, {})
+
+    return bound
+
+
+def plan_for(function: Call, options: ValidateInputOptions) -> Plan | None:
+    """Return the plan of a function; None if its hints have to wait for the first call.
+
+    Raises TypeError for a rule on a parameter that the function does not have.
+    """
+    result = None if options.returns is NOTHING else options.returns
+    if options.rules or result is not None:
+        return Plan(function, options.rules, result)
+    rules = rules_from_hints(function, final=False)
+    return None if rules is None else Plan(function, rules, None)
+
+
+def final_plan(function: Call, options: ValidateInputOptions) -> Plan:
+    """Return the plan; a hint that still cannot be read is left out, with a warning."""
+    plan = plan_for(function, options)
+    return Plan(function, rules_from_hints(function, final=True) or {}, None) if plan is None else plan
+
+
+class ValidateInput(Strategy[ValidateInputOptions, None]):
+    """Rules on the arguments and the result of a function."""
+
+    kind: ClassVar[str] = "validate_input"
+
+    def __init__(self, options: ValidateInputOptions) -> None:
+        super().__init__(options)
+        self.places: weakref.WeakSet[Checks] = weakref.WeakSet()
+
+    def new_core(self, clock: Clock) -> None:
+        """Keep no state."""
+
+    def reconfigured(self) -> None:
+        """Rebuild what runs at each place."""
+        for checks in list(self.places):
+            checks.use(self.options)
+
+    def _changed(self, changes: dict[str, Any]) -> ValidateInputOptions:
+        options = super()._changed(changes)
+        for checks in list(self.places):
+            plan_for(checks.function, options)  # an unknown parameter raises before anything is changed
+        return options
+
+    # --- drivers ---
+
+    def wrap_async(self, fn: Call, site: Site) -> Call:
+        """Return the driver around a coroutine function."""
+        strategy, checks = self, Checks(self, site.function)
+
+        async def checked(*args: Any, **kwargs: Any) -> Any:
+            passes = checks.passes
+            if passes is not None and not strategy.special and passes(args, kwargs, None):
+                return await fn(*args, **kwargs)
+            try:
+                look = strategy.admit(site, checks, args, kwargs)
+            except InputValidationError as error:
+                if strategy.live().fallback is NOTHING:
+                    raise
+                return await answer_async(strategy.live().fallback, error, args, kwargs)
+            result = await fn(*look.args, **look.kwargs)
+            try:
+                return strategy.release(site, look, result)
+            except InputValidationError as error:
+                if strategy.live().fallback is NOTHING:
+                    raise
+                return await answer_async(strategy.live().fallback, error, args, kwargs)
+
+        return checked
+
+    def wrap_sync(self, fn: Call, site: Site) -> Call:
+        """Return the driver around a plain function."""
+        refuse_async_handlers((self.options.fallback,), site.name, "fallback")
+        strategy, checks = self, Checks(self, site.function)
+
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            passes = checks.passes
+            if passes is not None and not strategy.special and passes(args, kwargs, None):
+                return fn(*args, **kwargs)
+            try:
+                look = strategy.admit(site, checks, args, kwargs)
+            except InputValidationError as error:
+                if strategy.live().fallback is NOTHING:
+                    raise
+                return answer_sync(strategy.live().fallback, error, args, kwargs)
+            result = fn(*look.args, **look.kwargs)
+            try:
+                return strategy.release(site, look, result)
+            except InputValidationError as error:
+                if strategy.live().fallback is NOTHING:
+                    raise
+                return answer_sync(strategy.live().fallback, error, args, kwargs)
+
+        return checked
+
+    def wrap_async_generator(self, fn: Call, site: Site) -> Call:
+        """Return the driver around an async generator function: the arguments are checked at the call."""
+        return AsyncGeneratorAtCall(self._at_call(fn, site))
+
+    def wrap_generator(self, fn: Call, site: Site) -> Call:
+        """Return the driver around a generator function: the arguments are checked at the call."""
+        return GeneratorAtCall(self._at_call(fn, site))
+
+    def _at_call(self, fn: Call, site: Site) -> Call:
+        if self.options.returns is not NOTHING or self.options.fallback is not NOTHING:
+            message = f"validate_input on the generator {site.name} takes no returns= and no fallback="
+            raise TypeError(message)
+        strategy, checks = self, Checks(self, site.function)
+
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            look = strategy.admit(site, checks, args, kwargs)
+            return fn(*look.args, **look.kwargs)
+
+        return checked
+
+    # --- decisions ---
+
+    def admit(self, site: Site, checks: Checks, args: Args, kwargs: Kwargs) -> Look:
+        """Return what the function should receive; raises InputValidationError if it should not be called."""
+        mode = self.mode_at(site) if self.special else "enforce"
+        if mode == "off":
+            return Look(None, args, kwargs, None, enforced=False)
+        plan = checks.plan(self.live() if self.special else self.options)
+        dims: Dims = {} if plan.binds else None
+        if plan.passes is not None and plan.passes(args, kwargs, dims):
+            return Look(plan, args, kwargs, dims, enforced=mode == "enforce")
+        converted = plan.converts(args, kwargs, dims)
+        if converted is not None:
+            return Look(plan, *(converted if mode == "enforce" else (args, kwargs)), dims, enforced=mode == "enforce")
+        new_args, new_kwargs, report = plan.examine(args, kwargs)
+        self.judge(site, report, mode)
+        if mode == "enforce":
+            args, kwargs = new_args, new_kwargs
+        return Look(plan, args, kwargs, report.dims, enforced=mode == "enforce")
+
+    def release(self, site: Site, look: Look, result: Any) -> Any:
+        """Return the checked result; raises InputValidationError if it breaks `returns=`."""
+        plan = look.plan
+        if plan is None or plan.result is None:
+            return result
+        if plan.result_passes is not None and plan.result_passes(result, dict(look.dims or {}) if plan.binds else None):
+            return result
+        new, report = plan.examine_result(result, look.dims)
+        self.judge(site, report, "enforce" if look.enforced else "observe")
+        return new if look.enforced else result
+
+    def judge(self, site: Site, report: Report, mode: Mode) -> None:
+        """Tell of violations; in mode enforce they are raised."""
+        if not report.violations:
+            return
+        enforced = mode == "enforce"
+        action = ("raise" if self.live().fallback is NOTHING else "fallback") if enforced else "observe"
+        self.emit(site, InputRejected(**self.facts(site), rules=report.rules(), action=action))
+        if enforced:
+            raise failure(report, self.name)
+
+
+class Look(NamedTuple):
+    """What `admit` found: the arguments to call with, and what the result has to agree with."""
+
+    plan: Plan | None
+    args: Args
+    kwargs: Kwargs
+    dims: Dims
+    enforced: bool
+
+
+class ValidateInputOr(ValidateInput, Generic[D]):
+    """`validate_input` with a fallback of type `D`: the guarded function may return that as well."""
+
+    @overload  # type: ignore[override]
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T | D]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, T]) -> Callable[P, T | D]: ...
+    def __call__(self, fn: Any) -> Any:
+        """Return `fn` guarded by this strategy; its result type is wider by that of the fallback."""
+        return super().__call__(fn)
+
+
+@overload
+def validate_input(fn: F, /) -> F: ...
+@overload
+def validate_input(
+    rules: Mapping[str, Any] = ...,
+    /,
+    *,
+    fallback: Callable[..., Coroutine[Any, Any, D]] | Callable[..., D] | D,
+    returns: Any = ...,
+    name: str | None = ...,
+    mode: Mode = ...,
+    on_event: Callable[[Event], object] | None = ...,
+    **parameters: Any,
+) -> ValidateInputOr[D]: ...
+@overload
+def validate_input(
+    rules: Mapping[str, Any] = ...,
+    /,
+    *,
+    returns: Any = ...,
+    name: str | None = ...,
+    mode: Mode = ...,
+    on_event: Callable[[Event], object] | None = ...,
+    **parameters: Any,
+) -> ValidateInput: ...
+def validate_input(
+    rules: Any = None,
+    /,
+    *,
+    fallback: Any = NOTHING,
+    returns: Any = NOTHING,
+    name: str | None = None,
+    mode: Mode = "enforce",
+    on_event: Callable[[Event], object] | None = None,
+    **parameters: Any,
+) -> Any:
+    """Check the arguments of a function before it runs.
+
+    `@validate_input(x=Array(("batch", 768), "float32", finite=True), meta=Keys("user_id"))` gives rules by parameter,
+    `@validate_input({"name": ...})` for parameters that are called like an option, and `@validate_input` alone takes
+    them from the type hints. A rule is an `Array`, `Keys` or `Columns`, a type or pydantic model (converted values are
+    passed on), a constraint of annotated_types, an object with `.validate`, a sync function, or a tuple of them.
+
+    `fallback`: a value, or a sync or async function of `(error, *args, **kwargs)`, that answers instead of raising.
+    `returns`: the rule of the result. `mode="observe"` reports and changes nothing.
+
+    Raises InputValidationError (a ValueError) with every violation; the data itself is never in it. At decoration:
+    TypeError for a parameter that the function does not have or something that is no rule.
+    """
+    if rules is not None and not isinstance(rules, Mapping) and not parameters and fallback is returns is NOTHING:
+        return ValidateInput(ValidateInputOptions(name=name, mode=mode, on_event=on_event))(rules)
+    given: dict[str, Any] = {**({} if rules is None else mapping("rules", rules)), **parameters}
+    options = ValidateInputOptions(
+        rules=given, returns=returns, fallback=fallback, name=name, mode=mode, on_event=on_event
+    )
+    return ValidateInput(options) if fallback is NOTHING else ValidateInputOr[Any](options)

@@ -1,0 +1,71 @@
+"""What a monitor counts by itself, with no telemetry set up: durations in buckets by outcome, and calls in flight."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from asyncguard._machines.histogram import Histogram, Snapshot
+
+if TYPE_CHECKING:
+    from asyncguard._runtime.clock import Clock
+
+__all__ = ["OUTCOMES", "Counts", "MonitorCore"]
+
+OUTCOMES = ("ok", "error", "fallback", "cancelled", "rejected")
+
+
+class Counts:
+    """The counts of one guarded function.
+
+    `active` holds the calls in flight themselves: adding to a set and taking out is atomic, a number would need a lock.
+    `add_ok` counts the duration of a call that went well.
+    """
+
+    __slots__ = ("_durations", "active", "add_ok")
+
+    def __init__(self) -> None:
+        self.active: set[object] = set()
+        self._durations = {outcome: Histogram() for outcome in OUTCOMES}
+        self.add_ok = self._durations["ok"].add
+
+    def add(self, outcome: str, duration: float) -> None:
+        """Count a call that is over; `duration` in seconds."""
+        self._durations[outcome].add(duration)
+
+    def durations(self) -> dict[str, Snapshot]:
+        """Return the durations so far by outcome, those that occurred."""
+        taken = {outcome: histogram.snapshot() for outcome, histogram in self._durations.items()}
+        return {outcome: snapshot for outcome, snapshot in taken.items() if snapshot.count}
+
+    def after_fork(self) -> None:
+        """In a forked child: nothing is in flight and nothing was counted; the parent reports what was."""
+        self.active.clear()
+        for histogram in self._durations.values():
+            histogram.after_fork()
+
+
+class MonitorCore:
+    """The state of a monitor: the counts of each function that it watches, and the clock it reads."""
+
+    __slots__ = ("_lock", "clock", "counts", "now")
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.now = clock.now
+        self.counts: dict[str, Counts] = {}
+        self._lock = Lock()
+
+    def of(self, name: str) -> Counts:
+        """Return the counts of a function, by name."""
+        counts = self.counts.get(name)
+        if counts is None:
+            with self._lock:
+                counts = self.counts.setdefault(name, Counts())
+        return counts
+
+    def after_fork(self) -> None:
+        """Renew everything in a forked child."""
+        self._lock = Lock()
+        for counts in self.counts.values():
+            counts.after_fork()

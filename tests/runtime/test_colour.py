@@ -1,0 +1,79 @@
+"""The colour of a callable is decided once and right."""
+
+from __future__ import annotations
+
+import functools
+from unittest import mock
+
+import pytest
+
+from asyncguard._runtime import colour
+
+
+async def coroutine():
+    """Async."""
+
+
+def plain():
+    """Sync."""
+
+
+async def agen():
+    yield
+
+
+def gen():
+    yield
+
+
+class AsyncCallable:
+    async def __call__(self):
+        """Async."""
+
+
+class Callable:
+    def __call__(self):
+        """Sync."""
+
+    async def method(self):
+        """Async."""
+
+
+@pytest.mark.parametrize(
+    ("fn", "kind"),
+    [
+        (coroutine, "async"),
+        (plain, "sync"),
+        (agen, "async generator"),
+        (gen, "generator"),
+        (functools.partial(coroutine), "async"),
+        (functools.partial(functools.partial(agen)), "async generator"),
+        (AsyncCallable(), "async"),
+        (Callable(), "sync"),
+        (Callable().method, "async"),
+        (len, "sync"),
+        ("".join, "sync"),
+        (mock.AsyncMock(), "async"),
+        (mock.Mock(), "sync"),
+        (lambda: None, "sync"),
+    ],
+)
+def test_kinds(fn, kind):
+    assert colour.kind_of(fn) == kind
+
+
+def test_names():
+    assert colour.name_of(plain) == f"{__name__}.plain"
+    assert colour.name_of(functools.partial(plain)) == f"{__name__}.plain"
+    assert colour.name_of(Callable()) == f"{__name__}.Callable"
+    assert colour.name_of(Callable().method) == f"{__name__}.Callable.method"
+    assert colour.name_of(len) == "len"
+
+
+def test_an_awaitable_that_is_no_coroutine_is_found_too():
+    class Awaitable:
+        def __await__(self):
+            yield
+
+    with pytest.raises(TypeError, match=r"returned an awaitable \(Awaitable\).*as_async"):
+        colour.refusing_awaitables(lambda: Awaitable())()

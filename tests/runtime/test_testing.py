@@ -1,0 +1,109 @@
+"""Virtual time: instant, ordered, and of no effect outside."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+import asyncguard as ag
+from asyncguard import events, testing
+from asyncguard._runtime import clock as clocks
+
+
+def test_sleeps_are_instant_and_in_order():
+    async def main():
+        loop, order = asyncio.get_running_loop(), []
+
+        async def after(seconds):
+            await asyncio.sleep(seconds)
+            order.append((seconds, round(loop.time() - start, 6)))
+
+        start = loop.time()
+        await asyncio.gather(after(3600), after(60), after(1e-9), after(0.1))
+        return order
+
+    began = time.monotonic()
+    assert testing.run(main) == [(1e-9, 0.0), (0.1, 0.1), (60, 60.0), (3600, 3600.0)]
+    assert time.monotonic() - began < 600  # a virtual hour
+
+
+def test_the_clock_agrees_with_the_library(backend):
+    async def main():
+        start = clocks.current().now()
+        await clocks.current().sleep(5)
+        await clocks.library_sleep(5)
+        assert clocks.current().now() - start == pytest.approx(10)
+
+    testing.run(main, backend=backend)
+    assert clocks.current() is clocks.REAL
+    assert not clocks.virtual_active()
+
+
+def test_threads_go_on_while_no_timer_is_set():
+    async def main():
+        return await asyncio.to_thread(lambda: "from a thread")
+
+    assert testing.run(main) == "from a thread"
+
+
+def test_the_result_and_the_error_of_main_come_out(backend):
+    async def value():
+        return 5
+
+    async def error():
+        raise LookupError("mine")
+
+    assert testing.run(value, backend=backend) == 5
+    with pytest.raises(LookupError, match="mine"):
+        testing.run(error, backend=backend)
+    assert not clocks.virtual_active()
+
+
+def test_in_a_loop_of_someone_else_our_sleeps_are_instant():
+    @ag.bulkhead(1)
+    async def fn():
+        await clocks.current().sleep(3600)
+        return clocks.current().now()
+
+    async def main():
+        with testing.virtual_clock() as clock:
+            before = clock.now()
+            assert await fn() - before == 3600
+
+    asyncio.run(main())
+
+
+def test_jitter_is_seeded():
+    def draw(seed):
+        with testing.virtual_clock(seed=seed) as clock:
+            return [clock.random() for _ in range(3)]
+
+    assert draw(1) == draw(1) != draw(2)
+
+
+def test_two_virtual_clocks_at_once_do_not_disturb_each_other():
+    times = {}
+
+    def work(name, seconds):
+        with testing.virtual_clock() as clock:
+            start = clock.now()
+            clock.sleep_sync(seconds)
+            times[name] = clock.now() - start
+
+    threads = [threading.Thread(target=work, args=(str(i), i)) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert times == {str(i): i for i in range(5)}
+
+
+def test_recorded_events_are_found_by_class():
+    limit = ag.bulkhead(1, max_queue=0)
+    with testing.record_events() as seen, limit.permit(), pytest.raises(ag.BulkheadFullError), limit.permit():
+        """Refused."""
+    assert len(seen.of(events.CallRejected)) == 1
+    assert seen.of(events.CallQueued) == []
