@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asyncguard._admission import current_permit as current_permit
     from asyncguard._machines.budget import RetryBudget as RetryBudget
     from asyncguard._machines.classify import TRANSIENT as TRANSIENT
     from asyncguard._machines.classify import classify as classify
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from asyncguard._machines.rules import Array as Array
     from asyncguard._machines.rules import Columns as Columns
     from asyncguard._machines.rules import Keys as Keys
+    from asyncguard._passage import current_permit as current_permit
     from asyncguard._pipeline import Pipeline as Pipeline
     from asyncguard._pipeline import guard as guard
     from asyncguard._pipeline import pipeline_of as pipeline_of
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from asyncguard.strategies.cache_result import cache_result as cache_result
     from asyncguard.strategies.circuit_breaker import circuit_breaker as circuit_breaker
     from asyncguard.strategies.circuit_breaker import is_dependency_failure as is_dependency_failure
+    from asyncguard.strategies.deadline import deadline as deadline
     from asyncguard.strategies.fallback import fallback as fallback
     from asyncguard.strategies.memory_guard import memory_guard as memory_guard
     from asyncguard.strategies.monitor import monitor as monitor
@@ -51,12 +52,11 @@ if TYPE_CHECKING:
     from asyncguard.strategies.retry import current_attempt as current_attempt
     from asyncguard.strategies.retry import failing_status as failing_status
     from asyncguard.strategies.retry import retry as retry
-    from asyncguard.strategies.timeout import deadline as deadline
     from asyncguard.strategies.timeout import timeout as timeout
     from asyncguard.strategies.validate_input import validate_input as validate_input
 
 _HOME = {
-    "_admission": ("current_permit",),
+    "_passage": ("current_permit",),
     "_machines.budget": ("RetryBudget",),
     "_machines.classify": ("TRANSIENT", "classify", "register_classifier"),
     "_machines.rates": ("Rate",),
@@ -87,7 +87,8 @@ _HOME = {
     "strategies.monitor": ("monitor",),
     "strategies.rate_limit": ("rate_limit",),
     "strategies.retry": ("current_attempt", "failing_status", "retry"),
-    "strategies.timeout": ("deadline", "timeout"),
+    "strategies.deadline": ("deadline",),
+    "strategies.timeout": ("timeout",),
     "strategies.validate_input": ("validate_input",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -12,7 +12,7 @@ import itertools
 import warnings
 import weakref
 from types import MethodType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from asyncguard._order import Misplaced, harmful_pairs
 from asyncguard._runtime import colour
@@ -63,10 +63,7 @@ class Pipeline:
         partition: PartitionBy | None = None,
         stream: bool = False,
     ) -> None:
-        for each in strategies:
-            if not isinstance(each, Strategy):
-                message = f"a pipeline is made of strategies, got {each!r}; call the factory: retry(), not retry"
-                raise TypeError(message)
+        _check(strategies)
         self._strategies = strategies
         self.name = name
         self.label = name  # how it is called in words: its name, or that of the first function it guards
@@ -124,6 +121,12 @@ class Pipeline:
         return f"<Pipeline {self.label or ''}[{inside}]>"
 
 
+def _check(strategies: tuple[object, ...]) -> None:
+    for each in strategies:
+        if not isinstance(each, Strategy):
+            raise TypeError(f"a pipeline is made of strategies, got {each!r}; call the factory: retry(), not retry")
+
+
 def _blocks(strategies: tuple[AnyStrategy, ...]) -> list[list[AnyStrategy]]:
     """Group neighbours that share a driver; every other strategy is a block of its own."""
     numbered = itertools.groupby(enumerate(strategies), key=lambda pair: "joined" if pair[1].joins else pair[0])
@@ -140,10 +143,7 @@ def guard(
 
     The order and its reasons: `pipeline.explain()`, and the page "Order".
     """
-    for each in strategies:
-        if not isinstance(each, Strategy):
-            message = f"guard takes strategies, got {each!r}; call the factory: retry(), not retry"
-            raise TypeError(message)
+    _check(strategies)
     ordered = sorted(strategies, key=lambda strategy: strategy.place)
     return Pipeline(*ordered, name=name, partition=partition, stream=stream)
 
@@ -196,7 +196,7 @@ def decorate(outer: Pipeline, fn: F) -> F:
             "for a class, guard its methods, or call through a pipeline: guard(...).call(obj.method, ...)"
         )
         raise TypeError(message)
-    return _guarded(outer, target)
+    return cast("F", _guarded(outer, target))
 
 
 def _guarded(outer: Pipeline, fn: Any) -> Any:

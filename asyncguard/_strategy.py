@@ -18,7 +18,7 @@ from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import dispatch, notices, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
@@ -159,7 +159,7 @@ class Strategy(Generic[OptionsT, CoreT]):
 
     def __call__(self, fn: F) -> F:
         """Return `fn` guarded by this strategy, outside of the strategies it may already have."""
-        from asyncguard._pipeline import Pipeline  # noqa: PLC0415 - the pipeline is made of strategies
+        from asyncguard._pipeline import Pipeline
 
         return Pipeline(self)(fn)
 
@@ -189,7 +189,9 @@ class Strategy(Generic[OptionsT, CoreT]):
         return forced_mode(site.name, self) or self.live().mode
 
     def configure(self, **changes: Any) -> None:
-        """Change options in place, state kept. Calls in flight finish as they began; an invalid change changes nothing.
+        """Change options in place, state kept. Calls in flight finish as they began.
+
+        An invalid change changes nothing.
 
         Raises TypeError for an unknown option and ValueError for a value out of range.
         """
@@ -200,7 +202,7 @@ class Strategy(Generic[OptionsT, CoreT]):
         self._set_special()
 
     @contextlib.contextmanager
-    def override(self, **changes: Any) -> Iterator[None]:
+    def override(self, **changes: Any) -> Generator[None]:
         """Use other options within the block, in this context and what is started from it."""
         options = self._changed(changes)
         with self._lock:
@@ -219,7 +221,9 @@ class Strategy(Generic[OptionsT, CoreT]):
         known = {field.name for field in dataclasses.fields(self.options)} - {"name"}
         for option in changes:
             if option not in known:
-                message = f"{self.kind} has no option {option!r} that can be changed; it has: {', '.join(sorted(known))}"
+                message = (
+                    f"{self.kind} has no option {option!r} that can be changed; it has: {', '.join(sorted(known))}"
+                )
                 raise TypeError(message)
         return dataclasses.replace(self.options, **changes)
 
@@ -230,6 +234,10 @@ class Strategy(Generic[OptionsT, CoreT]):
             | (VIRTUAL if clocks.virtual_active() else 0)
             | (PER_CALL if self.per_call else 0)
         )
+
+    def refresh(self) -> None:
+        """Find out anew whether anything unusual is in force."""
+        self._set_special()
 
     # --- telling what happened ---
 
@@ -310,7 +318,7 @@ def strategies() -> list[Strategy[Any, Any]]:
 
 def _refresh_special() -> None:
     for strategy in list(_all):
-        strategy._set_special()  # noqa: SLF001 - the module's own class
+        strategy.refresh()
 
 
 def _renew_after_fork() -> None:

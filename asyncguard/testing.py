@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from asyncguard._runtime import clock as clocks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Generator
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class VirtualClock:
     def __init__(self, *, start: float = 1_000.0, seed: int = 0) -> None:
         self._now = start
         self._lock = threading.Lock()
-        self._random = random.Random(seed)  # noqa: S311 - repeatable on purpose
+        self._random = random.Random(seed)
 
     def now(self) -> float:
         """Return the virtual time in seconds."""
@@ -111,9 +111,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.virtual.now()
 
 
-def run(
-    main: Callable[[], Awaitable[T]], *, backend: Literal["asyncio", "trio"] = "asyncio", seed: int = 0
-) -> T:
+def run(main: Callable[[], Awaitable[T]], *, backend: Literal["asyncio", "trio"] = "asyncio", seed: int = 0) -> T:
     """Run `await main()` on virtual time and return its result. Every sleep in it is instant, the user's own too."""
     if backend == "trio":
         return _run_trio(main, seed)
@@ -123,8 +121,8 @@ def run(
 
 
 def _run_trio(main: Callable[[], Awaitable[T]], seed: int) -> T:
-    import trio  # noqa: PLC0415 - optional
-    import trio.testing  # noqa: PLC0415
+    import trio
+    import trio.testing
 
     mock = trio.testing.MockClock(autojump_threshold=0)
     with _in_force(TrioVirtualClock(mock, seed=seed)):
@@ -136,7 +134,7 @@ async def _coroutine(main: Callable[[], Awaitable[T]]) -> T:
 
 
 @contextlib.contextmanager
-def virtual_clock(*, seed: int = 0) -> Iterator[VirtualClock]:
+def virtual_clock(*, seed: int = 0) -> Generator[VirtualClock]:
     """Put a virtual clock in force for the block: asyncguard's sleeps and waits move it and take no time.
 
     For sync code, and for async tests that already have a loop; there the loop's own timers stay real.
@@ -147,7 +145,7 @@ def virtual_clock(*, seed: int = 0) -> Iterator[VirtualClock]:
 
 
 @contextlib.contextmanager
-def _in_force(clock: VirtualClock) -> Iterator[None]:
+def _in_force(clock: VirtualClock) -> Generator[None]:
     token = clocks.activate(clock)
     try:
         yield
@@ -164,9 +162,9 @@ class Recorded(list[Any]):
 
 
 @contextlib.contextmanager
-def record_events() -> Iterator[Recorded]:
+def record_events() -> Generator[Recorded]:
     """Collect every event that is emitted in the process during the block."""
-    from asyncguard._runtime import dispatch  # noqa: PLC0415 - beside the clock, only this needs it
+    from asyncguard._runtime import dispatch
 
     recorded = Recorded()
     end = dispatch.subscribe(recorded.append)

@@ -267,7 +267,11 @@ print(asyncio.run(embedder()))
 @pytest.mark.parametrize("mode", ["__main__.embedder.bulkhead=off", "embedder.bulkhead=observe", "*.bulkhead=off"])
 def test_the_environment_switches_modes(mode):
     out = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env={**os.environ, "ASYNCGUARD_MODE": mode}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "ASYNCGUARD_MODE": mode},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (out.returncode, out.stdout) == (0, "3\n"), out.stderr
 

@@ -8,14 +8,16 @@ is given back moves those behind it forward. A wait that would be too long is re
 from __future__ import annotations
 
 import math
+import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence, Sized
+from typing import Any, cast
 
-from asyncguard._machines.gate import Request, Spot, Wake
-from asyncguard._machines.gcra import Line
+from asyncguard._machines import checks
+from asyncguard._machines.gate import Request, Wake
+from asyncguard._machines.gcra import SHUT, Line
 from asyncguard._machines.rates import Rate
+from asyncguard._machines.timetable import Place, Timetable
 from asyncguard.errors import RateLimitedError
 
 __all__ = ["Bucket", "Reservation"]
@@ -27,23 +29,19 @@ SECOND = 10**9
 NOBODY: Wake = ()
 
 
-class Reservation:
-    """A place in the queue. `slot` is the time in ns at which it may be claimed, `before` where the rates stood."""
+class Reservation(Place):
+    """The ticket: a place in the queue of a bucket, to be claimed when its time has come."""
 
-    __slots__ = ("_bucket", "ahead", "before", "claimed", "costs", "gone", "number", "slot", "spot", "told", "until")
+    __slots__ = ("_bucket", "ahead", "permit", "table", "told", "until")
 
-    def __init__(self, bucket: Bucket, request: Request, costs: Costs, number: int, ahead: int) -> None:
+    def __init__(self, bucket: Bucket, table: Timetable, request: Request, costs: Costs) -> None:
+        super().__init__(tuple(costs), request.spot)  # what it was timed with, whatever becomes of the permit
         self._bucket = bucket
-        self.spot = request.spot
+        self.permit = costs
+        self.table = table
         self.until = request.until
-        self.costs = costs
-        self.number = number
-        self.ahead = ahead
-        self.before: list[int] = []
-        self.slot = 0
+        self.ahead = table.waiting()
         self.told = math.inf  # when the waiter looks again by itself
-        self.claimed = False
-        self.gone = False
 
     def claim(self, now: float) -> Costs | None:
         """Take the permit if its time has come."""
@@ -59,140 +57,107 @@ class Reservation:
         return self._bucket.withdraw(self)
 
     def late(self, now: float) -> RateLimitedError:
-        """Return the rejection of a waiter that was moved back beyond its time."""
+        """Return the rejection of a waiter whose place was moved back beyond its time."""
         return self._bucket.refusal(self.slot / SECOND - now, self.until - now)
-
-    def waits(self) -> bool:
-        """Tell whether its place is still to be claimed."""
-        return not (self.claimed or self.gone)
 
 
 class Bucket:
     """Rates that hold together. `clock_ns` gives monotonic nanoseconds, `label` names it in messages."""
 
-    outcomes: ClassVar[bool] = False
-    timed: ClassVar[bool] = False
-    news: ClassVar[tuple[()]] = ()
-
     def __init__(self, rates: Sequence[Rate], clock_ns: Callable[[], int], label: str = "rate_limit") -> None:
+        self.outcomes = False
+        self.timed = False
+        self.news: tuple[()] = ()
+        self._lock = threading.Lock()
         self._clock = clock_ns
         self._label = label
-        self._renew()
-        self._set_rates(rates, [])
+        self._set_lines([Line(rate, clock_ns()) for rate in rates])
 
-    def _renew(self) -> None:
-        self._lock = threading.Lock()
-        self._queue: deque[Reservation] = deque()
-        self._arrivals = 0
-        # The places behind reservation `_stale` (its number) are to be timed anew, from `_base` on.
-        self._stale: float = math.inf
-        self._base: list[int] = []
-
-    def _set_rates(self, rates: Sequence[Rate], ahead: Sequence[int]) -> None:
-        now = self._clock()
-        self._lines = [Line(rate, now + debt) for rate, debt in zip(rates, [*ahead, *[0] * len(rates)], strict=False)]
-        self._weighed = any(rate.cost is not None for rate in rates)
-        self._first = self._lines[0]
-        self._simple = len(self._lines) == 1 and not self._weighed
-        self._ones: Costs = [1] * len(self._lines)
+    def _set_lines(self, lines: Sequence[Line]) -> None:
+        self._table = Timetable(lines)
+        self._lines = lines
+        self._queue = self._table.queue
+        self._weighed = any(line.rate.cost is not None for line in lines)
+        self._alone = _Alone(self._lock, lines, self._queue)
+        quick = _quick(lines[0], self._clock)
+        self.take = _never if self._weighed or len(lines) > 1 else quick if _GIL else _locked(quick, self._lock)
 
     # --- the gate ---
-
-    def take(self) -> Costs:
-        """Let a call of cost 1 start now, or raise LookupError. The lock is held for a comparison and a store."""
-        if not self._simple:
-            raise LookupError
-        line = self._first
-        now = self._clock() * line.scale
-        with self._lock:
-            tat = line.tat
-            if tat < now:
-                tat = now
-            if tat - now > line.reach or self._queue:
-                raise LookupError
-            line.tat = tat + line.one
-        return [1]
 
     def admit(self, request: Request) -> Costs | Reservation:
         """Return a permit, or the place that was reserved; raise RateLimitedError if its time would be too late.
 
-        Raises ValueError for a cost that no burst allows, or that is no cost.
+        Raises ValueError for a cost that is none, or that no burst allows.
         """
         costs = self._costs(request.cost)
-        with self._lock:
-            now = self._clock()
-            self._tidy(now)
-            slot = self._slot([line.tat for line in self._lines], costs, now)
+        with self._alone:
+            now = self._tidy()
+            slot = self._table.earliest(costs, now)
             if slot > now and slot / SECOND > request.until:
                 raise self.refusal((slot - now) / SECOND, request.until - now / SECOND)
-            place = Reservation(self, request, costs, self._arrivals, len(self._queue))
-            self._reserve(place, slot)
-            if slot > now:
-                self._queue.append(place)
-                return place
-            if self._queue:  # it fits beside those who wait, and has to stay when they are timed anew
-                place.claimed = True
-                self._queue.append(place)
-            return costs
+            place = Reservation(self, self._table, request, costs)
+            place.claimed = slot <= now
+            self._table.add(place, slot)
+            return costs if place.claimed else place
 
     def claim(self, place: Reservation, now: float) -> Costs | None:
         """Take the permit of a reservation whose time has come; `now` in seconds."""
-        with self._lock:
-            self._tidy(self._clock())
+        with self._alone:
+            self._tidy()
             if place.slot / SECOND > now:
                 return None
             place.claimed = True
-            self._trim()
-            following = self._next()
+            following = self._table.first()
         # Those behind may have been moved forward since they set their timers: each wakes the next in line.
-        if following is not None and following.told > following.slot / SECOND and following.spot is not None:
+        if isinstance(following, Reservation) and following.told > following.slot / SECOND and following.spot:
             following.spot.wake()
-        return place.costs
+        return place.permit
 
     def due(self, place: Reservation) -> float:
         """Return the time of a reservation in seconds."""
-        with self._lock:
-            self._tidy(self._clock())
+        with self._alone:
+            self._tidy()
             place.told = place.slot / SECOND
             return place.told
 
     def withdraw(self, place: Reservation) -> Wake:
         """Take back a reservation; whoever stands first now is woken."""
-        with self._lock:
-            if place.claimed:
-                return self._shift([-cost for cost in place.costs])
-            place.gone = True
-            self._stale_from(place.number, place.before)
-            self._trim()
-            return self._wake_first()
+        if place.claimed:
+            return self.refund(place.permit)
+        with self._alone:
+            if place.table is self._table and not place.gone:
+                self._table.leave(place)
+            return self._first_spot()
 
     def refund(self, permit: Costs) -> Wake:
         """Give back what a call took that was never made."""
-        with self._lock:
-            costs, permit[:] = [-cost for cost in permit], [0] * len(permit)
-            return self._shift(costs)
+        with self._alone:
+            return self._correct(permit, [0.0] * len(permit))
 
-    def reconcile(self, permit: Costs, actual: float) -> Wake:
+    def reconcile(self, permit: Costs | None, actual: float) -> Wake:
         """Correct the cost of a permit by what it really was; a debt is repaid by those who come later."""
-        _checked(actual, "the actual cost")
-        with self._lock:
-            corrected = self._spread(actual)
-            changes = [new - old for new, old in zip(corrected, permit, strict=False)]
-            permit[:] = corrected
-            return self._shift(changes)
+        if hasattr(actual, "__index__") and not isinstance(actual, bool):
+            actual = int(actual)
+        checks.number("actual", actual, least=0.0)
+        if permit is None:  # the limiter only observes
+            return NOBODY
+        with self._alone:
+            return self._correct(permit, self._spread(actual))
 
     def limit(self, remaining: float | None, reset: float | None, *, weighed: bool) -> Wake:
-        """Take over what a service says is left: never more than we believe.
+        """Take over what a service says is left of its own count; we never believe in more than before.
 
-        `remaining` is in units of the rate, `reset` the seconds after which there is more; with nothing left nothing
-        starts before. `weighed` chooses the rates with a cost, or those without.
+        `remaining` is in units of the rate, `reset` the seconds until there is more: with less than 1 left, nothing
+        starts before. `weighed` means the rates that have a cost, False those that have none.
         """
-        with self._lock:
-            now = self._clock()
-            self._tidy(now)
-            lines = [self._least(line, now, remaining, reset, weighed=weighed) for line in self._lines]
-            base = self._front()
-            return self._move([max(new, old) for new, old in zip(lines, base, strict=True)])
+        with self._alone:
+            now = self._tidy()
+            front = self._table.front()
+            for i, line in enumerate(self._lines):
+                if (line.rate.cost is not None) == weighed:
+                    front[i] = max(front[i], line.drained(now, remaining, reset))
+            self._table.move(front)
+            return self._first_spot()
 
     def release(self, permit: Costs) -> Wake:
         """Do nothing: a rate is not given back."""
@@ -209,34 +174,28 @@ class Bucket:
         del permit, elapsed, error
         return NOBODY
 
-    def abandoned(self, permit: Costs) -> Wake:
-        """Say nothing: a call that was cancelled was sent all the same."""
-        del permit
-        return NOBODY
+    abandoned = release
 
-    # --- what it says about itself ---
+    # --- what it says about itself, and what is said to it ---
 
-    def peek(self, cost: object = 1) -> float:
+    def wait(self, cost: object = 1) -> float:
         """Return in how many seconds a call of that cost could start, 0.0 if now; takes nothing."""
         costs = self._costs(cost)
-        with self._lock:
-            now = self._clock()
-            self._tidy(now)
-            return (self._slot([line.tat for line in self._lines], costs, now) - now) / SECOND
+        with self._alone:
+            now = self._tidy()
+            return (self._table.earliest(costs, now) - now) / SECOND
 
     def describe(self) -> str:
         """Say in a few words what is left of each rate, and who waits."""
-        with self._lock:
-            now = self._clock()
-            self._tidy(now)
+        with self._alone:
+            now = self._tidy()
             left = ", ".join(f"{line.rate}: {line.left(now):g} left" for line in self._lines)
-            return f"{left}; {sum(place.waits() for place in self._queue)} waiting"
+            return f"{left}; {self._table.waiting()} waiting"
 
     def idle(self) -> bool:
         """Tell whether every rate is at rest and nobody waits."""
-        with self._lock:
-            now = self._clock()
-            self._tidy(now)
+        with self._alone:
+            now = self._tidy()
             return not self._queue and all(line.full(now) for line in self._lines)
 
     def refusal(self, wait: float, patience: float) -> RateLimitedError:
@@ -250,39 +209,115 @@ class Bucket:
 
     def configure(self, rates: Sequence[Rate]) -> None:
         """Take other rates. Reserved places keep their times, and the new rates begin behind them."""
-        with self._lock:
-            now = self._clock()
-            self._tidy(now)
+        with self._alone:
+            now = self._tidy()
             ahead = [max(0, line.tat // line.scale - now) for line in self._lines]
-            self._queue.clear()
-            self._set_rates(rates, ahead)
+            ahead += [0] * len(rates)
+            self._set_lines([Line(rate, now + debt) for rate, debt in zip(rates, ahead, strict=False)])
 
     def after_fork(self) -> None:
         """In a forked child: a new lock, and nobody waits."""
-        base = self._front()
-        for line, tat in zip(self._lines, base, strict=True):
-            line.tat = tat
-        self._renew()
+        self._lock = threading.Lock()
+        self._tidy()
+        front = self._table.front()
+        self._queue.clear()
+        self._table.move(front)
+        self._set_lines(self._lines)
+
+    # --- under the lock ---
+
+    def _tidy(self) -> int:
+        now = self._clock()
+        self._table.tidy(now)
+        return now
+
+    def _correct(self, permit: Costs, costs: Costs) -> Wake:
+        now = self._tidy()
+        front = self._table.front()
+        for i, line in enumerate(self._lines[: len(permit)]):
+            front[i] = max(front[i], now * line.scale) + line.units(costs[i]) - line.units(permit[i])
+        permit[:] = costs
+        self._table.move(front)
+        return self._first_spot()
+
+    def _first_spot(self) -> Wake:
+        first = self._table.first()
+        return NOBODY if first is None or first.spot is None else (first.spot,)
 
     # --- costs ---
 
     def _costs(self, cost: object) -> Costs:
-        """Return the cost for each rate from a number, or from one number per rate; ValueError if it never fits."""
-        costs = list(cost) if isinstance(cost, list | tuple) else self._spread(_checked(cost, "the cost"))
-        for line, each in zip(self._lines, costs, strict=True):
-            if _checked(each, f"the cost for {line.rate}") > line.rate.burst:
-                message = f"{self._label}: a cost of {each:g} never fits into {line.rate}, whose burst is {float(line.rate.burst):g}"
-                raise ValueError(message)
-        return costs
+        given = cast("Sequence[Any]", cost) if isinstance(cost, list | tuple) else self._spread(cost)
+        return [_cost(line.rate, each) for line, each in zip(self._lines, given, strict=True)]
 
-    def _spread(self, cost: float) -> Costs:
-        """A single number is for the rates that weigh calls; where none does, for all."""
-        if not self._weighed:
-            return [cost] * len(self._lines)
-        return [1 if line.rate.cost is None else cost for line in self._lines]
+    def _spread(self, cost: Any) -> list[Any]:
+        # A single number is for the rates that weigh calls; where none does, for all of them.
+        return [cost if line.rate.cost is not None or not self._weighed else 1 for line in self._lines]
 
-    # --- places, all under the lock ---
 
-    def _slot(self, tats: list[int], costs: Costs, earliest: int) -> int:
-        slots = [line.opens(tat, line.units(cost)) for line, tat, cost in zip(self._lines, tats, costs, strict=True) if cost]
-        return max(earliest, *slots) if slots else earliest
+# Without the interpreter's lock (PEP 703) the fast path needs one of its own.
+_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def _quick(line: Line, clock: Callable[[], int]) -> Callable[[], Costs]:
+    """Return the fast path of a single rate: a call of cost 1 starts now, or LookupError. One clock read and no lock.
+
+    Two threads that read `tat` at the same time would sell one slot twice. CPython (3.11 to 3.13, with its global
+    lock) lets another thread run only at a call, at a jump back and at the start of a function, and there is none of
+    these between reading `tat` and writing it: arithmetic on ints and slots of an object call no Python code. The
+    methods that need longer shut `gap` first, and what they shut is seen by whoever reads it after. A test holds the
+    byte code to this. (A tracer may break it, and lets one call too many start; the lock would cost as much again as
+    everything else here.)
+    """
+    scale, one = line.scale, line.interval
+
+    def take() -> Costs:
+        now = clock() * scale
+        ahead = line.tat - now
+        if ahead > line.gap:
+            raise LookupError
+        line.tat = now + one if ahead < 0 else line.tat + one
+        return [1]
+
+    return take
+
+
+def _locked(take: Callable[[], Costs], lock: threading.Lock) -> Callable[[], Costs]:
+    def take_alone() -> Costs:
+        with lock:
+            return take()
+
+    return take_alone
+
+
+def _never() -> Costs:
+    raise LookupError
+
+
+class _Alone:
+    """The lock of a bucket for everything but the fast path, which is shut out as long, and while anybody waits."""
+
+    __slots__ = ("_lines", "_lock", "_queue")
+
+    def __init__(self, lock: threading.Lock, lines: Sequence[Line], queue: Sized) -> None:
+        self._lock = lock
+        self._lines = lines
+        self._queue = queue
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        for line in self._lines:
+            line.gap = SHUT
+
+    def __exit__(self, *error: object) -> None:
+        for line in self._lines:
+            line.gap = SHUT if self._queue else line.reach
+        self._lock.release()
+
+
+def _cost(rate: Rate, cost: Any) -> float:
+    """Return a cost as an int or a float; ValueError if it is none or more than the burst."""
+    if hasattr(cost, "__index__") and not isinstance(cost, bool):  # NumPy's integers, too
+        cost = int(cost)
+    checks.number(f"the cost for {rate}", cost, least=0.0, most=float(rate.burst))
+    return cost  # type: ignore[no-any-return] # a number now

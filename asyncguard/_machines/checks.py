@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 Seconds = float | int | timedelta
 
@@ -84,21 +84,21 @@ def errors(option: str, value: object) -> tuple[type[Exception], ...] | Callable
 
     Only `Exception` is ever handled, so `BaseException`, `KeyboardInterrupt` or `CancelledError` is a `TypeError`.
     """
-    if isinstance(value, type):
-        value = (value,)
-    if isinstance(value, tuple):
-        if not value:
-            raise fail(option, value, "at least one exception class")
-        for each in value:
+    given: Any = value
+    if isinstance(given, type | tuple):
+        classes = tuple(cast("Iterable[Any]", given)) if isinstance(given, tuple) else (given,)
+        if not classes:
+            raise fail(option, classes, "at least one exception class")
+        for each in classes:
             _exception_class(option, each)
-        return value
-    if callable(value):
-        return value
-    raise wrong_type(option, value, "an exception class, a tuple of them, or a predicate on the exception")
+        return classes
+    if callable(given):
+        return cast("Callable[[Exception], Any]", given)
+    raise wrong_type(option, given, "an exception class, a tuple of them, or a predicate on the exception")
 
 
-def _exception_class(option: str, value: object) -> None:
-    if not isinstance(value, type) or not issubclass(value, BaseException):
+def _exception_class(option: str, value: Any) -> None:
+    if not (isinstance(value, type) and issubclass(cast("type[object]", value), BaseException)):
         raise wrong_type(option, value, "an exception class, a tuple of them, or a predicate on the exception")
     if not issubclass(value, Exception):
         message = (
@@ -109,7 +109,7 @@ def _exception_class(option: str, value: object) -> None:
 
 
 def _range(what: str, least: float, most: float, above: float) -> str:
-    parts = []
+    parts: list[str] = []
     if above > -math.inf:
         parts.append(f"greater than {above:g}")
     elif least > -math.inf:

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 
 from asyncguard._machines.circuit_rules import CircuitRules
 from asyncguard._machines.gate import Request, Wake
@@ -41,9 +41,8 @@ class CircuitState(StrEnum):
 class Circuit:
     """One circuit. `label` names it in messages, `clock` gives monotonic seconds."""
 
-    outcomes: ClassVar[bool] = True
-
     def __init__(self, rules: CircuitRules, clock: Callable[[], float], label: str = "circuit_breaker") -> None:
+        self.outcomes = True
         self._lock = threading.Lock()
         self._clock = clock
         self._label = label

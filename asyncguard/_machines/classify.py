@@ -223,7 +223,7 @@ def _by_class(error: Exception, depth: int) -> Kind:
             return _unwrapped(error, known_errors.WRAPPERS[name], depth)
         known = known_errors.BY_CLASS.get(name)
         if known is not None:
-            return known
+            return "timeout" if isinstance(error, TimeoutError) else known
         if cls.__name__ == "ValidationError":
             return "permanent"
     return _by_builtin(error)

@@ -6,6 +6,7 @@ SHA-256. Source: https://github.com/Cyan4973/xxHash.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 SMALL = 64
 """Up to so many bytes a buffer is kept as it is: that is as quick as hashing it."""
 
-_function: Callable[[Any], bytes] | None = None
-
 
 def of_bytes(data: bytes) -> bytes:
     """Return the bytes if they are few, else their digest (16 or 32 bytes)."""
@@ -25,15 +24,18 @@ def of_bytes(data: bytes) -> bytes:
 
 def of_buffer(buffer: Any) -> bytes:
     """Return the digest of a contiguous buffer."""
-    global _function  # noqa: PLW0603 - chosen once, at the first array
-    if _function is None:
-        _function = _choose()
-    return _function(buffer)
+    return function()(buffer)
 
 
-def _choose() -> Callable[[Any], bytes]:
+@functools.cache
+def function() -> Callable[[Any], bytes]:
+    """Return the hash function, from a contiguous buffer to bytes; loaded with the first array."""
     try:
         import xxhash
     except ImportError:
-        return lambda buffer: hashlib.sha256(buffer).digest()
+        return _sha256
     return xxhash.xxh3_128_digest
+
+
+def _sha256(buffer: Any) -> bytes:
+    return hashlib.sha256(buffer).digest()

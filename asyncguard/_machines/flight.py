@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from enum import Enum
+from types import TracebackType
 from typing import Any, Protocol
 
 from asyncguard._machines.store import Lease
@@ -57,7 +58,7 @@ class Work:
 class Flight:
     """The computation of one key. `value` or `error` is set before it stops running."""
 
-    __slots__ = ("error", "key", "lease", "state", "tags", "value", "waiters", "work")
+    __slots__ = ("error", "key", "lease", "state", "tags", "traceback", "value", "waiters", "work")
 
     def __init__(self, key: Hashable, work: Work, tags: tuple[Hashable, ...] = ()) -> None:
         self.key = key
@@ -67,6 +68,7 @@ class Flight:
         self.state = State.RUNNING
         self.value: Any = None
         self.error: BaseException | None = None
+        self.traceback: TracebackType | None = None
         self.waiters: dict[Waiter, None] = {}
 
 
@@ -124,6 +126,21 @@ class Flights:
             self._end(flight, State.ABANDONED)
             return None if flight.work.running else flight.work
 
+    @staticmethod
+    def result(flight: Flight) -> Any:
+        """Return the value of a flight that is over, or raise its error.
+
+        All waiters raise the same error, each with the frames of the function only: otherwise every one of them would
+        add its own frames to those of the ones before.
+        """
+        if flight.error is None:
+            return flight.value
+        error = flight.error
+        try:
+            raise error.with_traceback(flight.traceback)
+        finally:
+            del error, flight  # the traceback refers to this frame
+
     def done(self, flight: Flight, value: Any) -> Sequence[Waiter]:
         """End a flight with a value; return whom to wake."""
         return self._settle(flight, State.DONE, value, None)
@@ -177,6 +194,7 @@ class Flights:
             if flight.state is not State.RUNNING:
                 return ()
             flight.value, flight.error = value, error
+            flight.traceback = None if error is None else error.__traceback__
             self._end(flight, state)
             waiters = tuple(flight.waiters)
             flight.waiters.clear()

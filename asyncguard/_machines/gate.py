@@ -17,8 +17,8 @@ Permit = Any
 class Spot(Protocol):
     """Where a caller is parked; the gate keeps it and says when to wake it."""
 
-    def wake(self) -> None: ...  # noqa: D102
-    def alive(self) -> bool: ...  # noqa: D102
+    def wake(self) -> None: ...
+    def alive(self) -> bool: ...
 
 
 Wake = Sequence[Spot]

@@ -12,13 +12,20 @@ import math
 
 from asyncguard._machines.rates import Rate
 
-__all__ = ["Line"]
+__all__ = ["SHUT", "Line"]
+
+
+SHUT = -(1 << 100)
 
 
 class Line:
-    """The state of one rate. Times are nanoseconds, `tat` and `units` are nanoseconds * `scale`."""
+    """The state of one rate. Times are nanoseconds, `tat` and units are nanoseconds * `scale`.
 
-    __slots__ = ("burst", "interval", "one", "rate", "reach", "scale", "tat")
+    `gap` is how far `tat` may lie ahead for a call of cost 1 to start by the fast path: `reach`, or SHUT while that has
+    to stay out.
+    """
+
+    __slots__ = ("burst", "gap", "interval", "rate", "reach", "scale", "tat")
 
     def __init__(self, rate: Rate, now: int) -> None:
         interval = rate.period / rate.limit
@@ -26,8 +33,7 @@ class Line:
         self.interval = interval.numerator
         self.scale = interval.denominator
         self.burst = math.floor(rate.burst * self.interval)
-        self.one = self.interval
-        self.reach = self.burst - self.one  # how far `tat` may lie ahead so that a call of cost 1 still fits
+        self.gap = self.reach = self.burst - self.interval
         self.tat = now * self.scale
 
     def units(self, cost: float) -> int:
@@ -41,6 +47,15 @@ class Line:
     def after(self, tat: int, units: int, slot: int) -> int:
         """Return where the bucket stands after a call of that cost at the time `slot`."""
         return max(tat, slot * self.scale) + units
+
+    def drained(self, now: int, remaining: float | None, reset: float | None) -> int:
+        """Return where the bucket stands if no more than `remaining` is left, and more only in `reset` seconds."""
+        tat = now * self.scale
+        if remaining is not None:
+            tat += self.burst - self.units(remaining)
+        if reset is not None and (remaining is None or remaining < 1):
+            tat = max(tat, (now + round(reset * 1e9)) * self.scale + self.reach)
+        return tat
 
     def left(self, now: int) -> float:
         """Return how much cost fits now, below zero while a debt is repaid."""

@@ -31,7 +31,7 @@ class Keyer:
     its own key.
     """
 
-    __slots__ = ("_binder", "_drop", "_function", "_ignore", "_kept", "_name", "_vary_on", "quick")
+    __slots__ = ("_binder", "_drop", "_ignore", "_kept", "_name", "_own", "_plain", "_signature", "_vary_on", "quick")
 
     def __init__(  # noqa: PLR0913 - the three options of the key, the function, and how it is called
         self,
@@ -43,8 +43,9 @@ class Keyer:
         vary_on: Sequence[ContextVar[Any]] = (),
     ) -> None:
         signature = signature_of(function)
-        self._function = function
+        self._signature = signature  # not the function: whoever keeps a keyer must not keep the function alive
         self._name = name
+        self._own = own
         self._binder = Binder(signature) if signature is not None else None
         self._ignore = frozenset(ignore) | ({own} if own is not None else frozenset())
         self._vary_on = tuple(vary_on)
@@ -52,14 +53,15 @@ class Keyer:
         self._drop = None if self._binder is None else self._binder.var_keyword
         self._check_ignore(names)
         self._kept = tuple((at, each) for at, each in enumerate(names) if each not in self._ignore)
+        self._plain = not self._vary_on and not (self._drop is not None and self._ignore)
         self.quick = len(names) == 1 == len(self._kept) and not self._vary_on and signature is not None
         if self.quick and self._binder is not None:
             self.quick = self._binder.takes_one()
 
-    def check_annotations(self) -> None:
+    def check_annotations(self, function: Callable[..., Any]) -> None:
         """Raise TypeError if an annotation tells that no argument for a parameter can be part of a key."""
         names = [name for _, name in self._kept]
-        for name, culprit in keys_hints.unkeyable(self._function, names):
+        for name, culprit in keys_hints.unkeyable(function, names):
             raise self._refusal(name, f"{culprit} equals only itself")
 
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
@@ -73,7 +75,13 @@ class Keyer:
             values = self._binder(args, kwargs)
         except MismatchError:
             return self._raw(args, kwargs)
-        return self.of_values(values)
+        if not self._plain:
+            return self.of_values(values)
+        try:
+            kept = [freeze(values[at]) for at, _ in self._kept]
+        except UnkeyableError:
+            return self.of_values(values)  # slower, but it knows the name of the parameter
+        return kept[0] if len(kept) == 1 else tuple(kept)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the value of each parameter; raises TypeError as the call itself would."""
@@ -81,9 +89,8 @@ class Keyer:
             try:
                 return self._binder(args, kwargs)
             except MismatchError:
-                signature = signature_of(self._function)
-                if signature is not None:
-                    signature.bind(*args, **kwargs)
+                if self._signature is not None:
+                    self._signature.bind(*args, **kwargs)
         raise TypeError(f"{self._name}: the arguments do not fit its signature")
 
     def of_values(self, values: tuple[Any, ...]) -> Hashable:
@@ -116,7 +123,8 @@ class Keyer:
             yield (_Raw,) if value is _UNSET else self.of_value(variable.name, value)
 
     def _raw(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
-        by_position = tuple([self.of_value(f"args[{at}]", value) for at, value in enumerate(args)])
+        left_out = 1 if self._own is not None and self._own not in kwargs else 0
+        by_position = tuple([self.of_value(f"args[{at}]", value) for at, value in enumerate(args) if at >= left_out])
         by_name = {name: self.of_value(name, value) for name, value in kwargs.items() if name not in self._ignore}
         return (_Raw, by_position, frozenset(by_name.items()), tuple(self._varied()))
 

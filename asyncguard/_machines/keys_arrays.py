@@ -16,6 +16,7 @@ from asyncguard._machines.keys_errors import UnkeyableError
 Freeze = Callable[[Any], Hashable]
 Freezer = Callable[[Any], Hashable]
 
+_NUMBERS = "biufc"  # the kinds of dtypes whose arrays export their buffer
 _ARRAY_LIBRARIES = frozenset({"jax", "jaxlib", "cupy", "tensorflow", "mlx"})
 
 
@@ -42,8 +43,24 @@ def _numpy(kind: type, numpy: Any, freeze: Freeze) -> Freezer:
     if issubclass(kind, numpy.ma.MaskedArray):
         return lambda value: (kind, freeze(value.filled()), freeze(numpy.ma.getmaskarray(value)))
     if kind in {numpy.ndarray, numpy.matrix, numpy.memmap, numpy.recarray}:
-        return lambda value: _array(value, kind, freeze)
+        return _plain(kind, freeze)
     return lambda value: (_array(value, kind, freeze), freeze(getattr(value, "__dict__", None)))
+
+
+def _plain(kind: type, freeze: Freeze) -> Freezer:
+    """Return the freezer of plain arrays: numbers in C order are hashed where they lie."""
+    digest = digests.function()
+
+    def freezer(value: Any) -> Hashable:
+        dtype = value.dtype
+        if dtype.kind in _NUMBERS and value.nbytes > digests.SMALL:
+            try:
+                return (kind, dtype, value.shape, digest(value))
+            except (BufferError, ValueError):  # not in C order
+                pass
+        return _array(value, kind, freeze)
+
+    return freezer
 
 
 def _array(value: Any, kind: type, freeze: Freeze) -> Hashable:
@@ -52,16 +69,10 @@ def _array(value: Any, kind: type, freeze: Freeze) -> Hashable:
         return (kind, dtype, shape, tuple([freeze(each) for each in value.ravel().tolist()]))
     if value.nbytes <= digests.SMALL:
         return (kind, dtype, shape, value.tobytes())
-    return (kind, dtype, shape, digests.of_buffer(_buffer(value)))
-
-
-def _buffer(value: Any) -> Any:
-    """Return the content in C order as bytes, without a copy where it lies in C order already."""
     if not value.flags.c_contiguous:
         value = value.copy(order="C")
-    if value.dtype.kind in "biufc" and value.dtype.isnative:
-        return value.data
-    return value.reshape(-1).view("u1")  # datetimes, strings, structures and foreign dtypes export no buffer
+    content = value if dtype.kind in _NUMBERS else value.reshape(-1).view("u1")  # datetimes export no buffer
+    return (kind, dtype, shape, digests.of_buffer(content))
 
 
 # --- tensors ----------------------------------------------------------------------------------------------------------

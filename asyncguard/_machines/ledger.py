@@ -17,7 +17,7 @@ from asyncguard._machines.levels import Account, Reading
 if TYPE_CHECKING:
     from asyncguard._machines.gate import Spot
 
-__all__ = ["FRESH", "MOST_PASSES", "Ledger", "Reservation", "Waiter"]
+__all__ = ["FRESH", "MOST_PASSES", "Door", "Ledger", "Reservation", "Waiter"]
 
 FRESH: Final = 0.010
 """Seconds that a reading serves: all guards of the process share it."""
@@ -58,6 +58,12 @@ class Reservation:
         while here is not None:
             yield here
             here = here.parent
+
+
+class Door(Protocol):
+    """Where a call came in: it counts the calls that are in."""
+
+    running: int
 
 
 class Waiter(Protocol):
@@ -142,9 +148,10 @@ class Ledger:
         mine = 0 if parent is None else sum(not each.closed and not each.waiting for each in parent.callers())
         return self.running - self._stalled - mine
 
-    def open(self, reservation: Reservation) -> None:
+    def open(self, reservation: Reservation, door: Door) -> None:
         """Enter a call that was let in, under the lock."""
         reservation.generation = self.generation
+        door.running += 1
         self.running += 1
         self.reserved += reservation.need - reservation.lent
         if reservation.parent is not None:
@@ -155,27 +162,31 @@ class Ledger:
             self.measuring = reservation
             reservation.clean = self._clean_at == self.ended
 
-    def close(self, reservation: Reservation) -> list[Spot]:
+    def close(self, reservation: Reservation, door: Door) -> list[Spot]:
         """End a call: give back its bytes, return whom to wake."""
         with self.lock:
             if reservation.generation != self.generation or reservation.closed:
                 return []
-            self._end(reservation)
+            reservation.closed = self._changed = True
+            door.running -= 1
+            self.running -= 1
+            self.ended += 1
+            if reservation.waiting or reservation.measured or reservation.learned:
+                self._unmark(reservation)
+            if reservation.drawn or reservation.lent:
+                self._give_back(reservation)
+            else:
+                self.reserved -= reservation.need
             if not self.queue:
                 return []
         self.look(self.clock())
         with self.lock:
             return self.settle()
 
-    def _end(self, reservation: Reservation) -> None:
-        reservation.closed = True
-        self._changed = True
-        self.running -= 1
-        self.ended += 1
+    def _unmark(self, reservation: Reservation) -> None:
         self._stalled -= reservation.waiting > 0
         if self.measuring is reservation:
             self.measuring = None
-        self._give_back(reservation)
 
     def _give_back(self, reservation: Reservation) -> None:
         """Give bytes back, unless calls inside still draw on them: then the last of those does it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from asyncguard._machines import levels
 from asyncguard._machines.estimate import Learner
@@ -42,8 +42,8 @@ class MemoryGate:
     both must only schedule work. `waits` is False for a guard that refuses at once.
     """
 
-    outcomes: ClassVar[bool] = True
-    timed: ClassVar[bool] = False
+    outcomes: bool = True
+    timed: bool = False
 
     def __init__(  # noqa: PLR0913 - what a gate is made of
         self,
@@ -61,6 +61,7 @@ class MemoryGate:
         self.name = name
         self.news: deque[Decision] = deque(maxlen=MOST_NEWS)
         self.pressure = pressure
+        self.running = 0
         self.waiting = 0
         self.pressed = False
         self._tidy = tidy
@@ -80,6 +81,7 @@ class MemoryGate:
     def after_fork(self) -> None:
         """In a forked child: nobody waits, nothing runs; what was learned stays. Renews the shared ledger too."""
         self.ledger.after_fork()
+        self.running = 0
         self.waiting = 0
         self.pressed = False
         self._looks = -1
@@ -88,7 +90,7 @@ class MemoryGate:
 
     def idle(self) -> bool:
         """Tell whether nothing would be lost but an estimate that can be learned again."""
-        return not self.waiting and not (self.learner is not None and self.learner.busy)
+        return not self.running and not self.waiting
 
     # --- the fast path ---
 
@@ -106,10 +108,12 @@ class MemoryGate:
                 self._reckon()
             if self.pressed or ledger.queue or ledger.measuring or ledger.reserved + need > self._room:
                 raise LookupError
+            self.running += 1
             ledger.running += 1
             ledger.reserved += need
             permit = Reservation(need)
-            permit.generation = ledger.generation
+            if ledger.generation:
+                permit.generation = ledger.generation
             return permit
 
     # --- the slow path ---
@@ -127,7 +131,7 @@ class MemoryGate:
         permit = ticket.taken(now)
         if permit is not None:
             return permit
-        if not self.waits:
+        if ticket.hopeless or not self.waits:
             ticket.withdraw()
             raise self.refusal(ticket, now)
         return ticket
@@ -202,7 +206,7 @@ class MemoryGate:
 
     def release(self, permit: Reservation) -> Wake:
         """Give the bytes back."""
-        woken = self.ledger.close(permit)
+        woken = self.ledger.close(permit, self)
         if permit.learned:
             self._tidy()
         return woken
@@ -212,7 +216,7 @@ class MemoryGate:
         if permit.measured:
             self._meter.stop()
             self.forget(permit)
-        return self.ledger.close(permit)
+        return self.ledger.close(permit, self)
 
     def reconcile(self, permit: Reservation, actual: float) -> Wake:
         """Correct the bytes of a running call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from asyncguard._machines.estimate import ArgumentBytes
@@ -23,7 +24,8 @@ class MemoryTicket:
     """Implements the ticket protocol, and what the ledger wants of a waiter."""
 
     __slots__ = (
-        "_gate", "_permit", "_queued", "_refused", "ahead", "arguments", "parent", "passed", "since", "spot", "stated",
+        "_gate", "_permit", "_queued", "_refused", "_request",
+        "ahead", "arguments", "parent", "passed", "since", "spot", "stated",
     )  # fmt: skip
 
     def __init__(self, gate: MemoryGate, request: Request, now: float) -> None:
@@ -36,6 +38,7 @@ class MemoryTicket:
         self.arguments = int(request.cost) if hint else 0
         self.stated: int | None = None if hint or request.cost is None else round(request.cost)
         self._gate = gate
+        self._request = request
         self._queued = False
         self._refused = False
         self._permit: Reservation | None = None
@@ -53,8 +56,9 @@ class MemoryTicket:
         need, measured = gate.size(self)
         if need is None:
             return False
-        if gate.impossible(need):  # also if the limit has shrunk meanwhile
+        if gate.impossible(need):
             self._refused = True
+            self._request.until = -math.inf  # the limit may have shrunk since it came: stop waiting
             return True
         lent = min(need, self._spare())
         fits = need == lent or gate.fits(need - lent)
@@ -71,7 +75,7 @@ class MemoryTicket:
         permit = self._permit = Reservation(need)
         permit.parent, permit.lent = self.parent, lent
         permit.forced, permit.measured = forced, measured
-        self._gate.ledger.open(permit)
+        self._gate.ledger.open(permit, self._gate)
         if measured and self._gate.learner is not None:
             self._gate.learner.begins(permit)
 
@@ -92,18 +96,20 @@ class MemoryTicket:
         self._wake(woken)
 
     def taken(self, now: float) -> Reservation | None:
-        """Return the reservation that was granted, once; None if there is none yet; raise if there can be none."""
-        if self._refused:
-            self._leave()
-            raise self._gate.refusal(self, now)
+        """Return the reservation that was granted, once; None if there is none (yet)."""
         permit, self._permit = self._permit, None
         if permit is None:
-            if self._gate.pressed:
+            if self._gate.pressed and not self._refused:
                 self._gate.pressure()
             return None
         queued = self._queued
         self._leave()
         return self._gate.begin(permit, now - self.since, queued=queued)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the call can never fit."""
+        return self._refused
 
     def claim(self, now: float) -> Reservation | None:
         """Look again and take what was granted."""
@@ -127,7 +133,7 @@ class MemoryTicket:
         permit, self._permit = self._permit, None
         if permit is not None:
             self._gate.forget(permit)
-            return ledger.close(permit)
+            return ledger.close(permit, self._gate)
         with ledger.lock:
             return ledger.settle()
 

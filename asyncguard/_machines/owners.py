@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
@@ -15,8 +14,7 @@ _ATTRIBUTE = "__asyncguard_caches__"
 class IdentityMap(Generic[T]):
     """From an object to a value, by identity: neither equality nor hash of the object are asked.
 
-    An entry goes when its object does; `gone` is called with the value then, perhaps by the garbage collector. An
-    object that cannot be referenced weakly is kept alive instead: its address is never used again while we know it.
+    An entry goes when its object does; `gone` is called with the value then, perhaps by the garbage collector.
     """
 
     __slots__ = ("_entries", "_gone")
@@ -30,14 +28,26 @@ class IdentityMap(Generic[T]):
         entry = self._entries.get(id(owner))
         return None if entry is None else entry[1]
 
-    def setdefault(self, owner: object, value: T) -> T:
-        """Give an object its value, unless it has one; return the one it has."""
-        key = id(owner)
-        keep: object = owner
-        with contextlib.suppress(TypeError):
-            keep = weakref.finalize(owner, self._remove, key)
-            keep.atexit = False
-        return self._entries.setdefault(key, (keep, value))[1]
+    def setdefault(self, owner: object, value: T, *, strong: bool = False) -> T:
+        """Give an object its value, unless it has one; return the one it has.
+
+        An object that cannot be referenced weakly is kept alive if `strong`, so that nobody else gets its address, and
+        is a TypeError if not.
+        """
+        entry = self._entries.get(id(owner))
+        if entry is None:
+            entry = self._entries.setdefault(id(owner), (self._hold(owner, strong=strong), value))
+        return entry[1]
+
+    def _hold(self, owner: object, *, strong: bool) -> object:
+        try:
+            hold = weakref.finalize(owner, self._remove, id(owner))
+        except TypeError:
+            if strong:
+                return owner
+            raise
+        hold.atexit = False
+        return hold
 
     def values(self) -> list[T]:
         """Return all values."""

@@ -77,7 +77,7 @@ class Array(Rule):
     def _cheap(self, shared: frozenset[str]) -> Test:
         if self._shape is None:
             return _shaped_test(None, self._accept())
-        if self._shape.open or not shared.isdisjoint(self.names()):
+        if self._shape.open or not self._shape.fixed or not shared.isdisjoint(self.names()):
             return _shaped_test(self._shape.matcher(shared), self._accept())
         return _plain_test(self._shape, self._accept())
 
@@ -140,16 +140,15 @@ def _implied(limits: tuple[Bound, ...]) -> bool:
 
 
 def _plain_test(shape: Shape, accept: Callable[[object], bool]) -> Test:
-    """Return the fastest test, for the most common rule: no `...`, nothing to bind.
+    """Return the fastest test, for the most common rule: fixed rank, at least one fixed size, nothing to bind.
 
-    What was accepted last is remembered: most calls have the shape of the call before, and dtypes are singletons.
+    The dtype accepted last is compared by identity: dtypes are singletons in every library.
     """
-    rank, fixed = shape.least, shape.fixed
-    known: object = ()
-    last: object = ()
+    rank, (axis, size), others = shape.least, shape.fixed[0], shape.fixed[1:]
+    known = object()
 
     def test(value: Any, dims: Dims) -> bool:  # noqa: ARG001
-        nonlocal known, last
+        nonlocal known
         try:
             actual, dtype = value.shape, value.dtype
         except AttributeError:
@@ -158,12 +157,9 @@ def _plain_test(shape: Shape, accept: Callable[[object], bool]) -> Test:
             if not accept(dtype):
                 return False
             known = dtype
-        if actual == last and rank:
-            return True
-        if len(actual) != rank or any(actual[axis] != size for axis, size in fixed):
+        if len(actual) != rank or actual[axis] != size:
             return False
-        last = actual
-        return True
+        return not others or all(actual[each] == wanted for each, wanted in others)
 
     return test
 

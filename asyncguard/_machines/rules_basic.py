@@ -207,7 +207,12 @@ def _validates(spec: object) -> bool:
 
 def _own_call(spec: object) -> bool:
     """Return whether `spec` is an object made to be called, not a typing construct or a constraint."""
-    return type(spec).__module__.partition(".")[0] not in {"typing", "types", "typing_extensions", "annotated_types"}
+    return not hasattr(spec, "__origin__") and type(spec).__module__.partition(".")[0] not in {
+        "typing",
+        "types",
+        "typing_extensions",
+        "annotated_types",
+    }
 
 
 def _testers(rules: Mapping[Any, object], shared: frozenset[str]) -> tuple[tuple[Any, Test], ...] | None:

@@ -45,6 +45,7 @@ class Column:
             self._report("nulls", "missing", _missing(series), at)
         for limit in self._range:
             try:
+                _check_numeric(series)
                 outside = _and_not(_not(limit.holds(series, limit.limit)), _missing(series))
             except CANNOT:
                 at.broken(limit.rule, "numbers", dtype_name(series.dtype))
@@ -83,7 +84,7 @@ class Columns(Rule):
 
     def examine(self, value: Any, at: Place) -> Any:
         """Report missing columns, then what is wrong with each that is there."""
-        if not hasattr(value, "columns") or not hasattr(value, "__getitem__") or hasattr(value, "collect"):
+        if hasattr(value, "collect") or not hasattr(value, "columns") or not hasattr(value, "__getitem__"):
             at.broken("type", "a data frame", type(value).__name__)
             return value
         present = list(value.columns)
@@ -100,6 +101,14 @@ class Columns(Rule):
 
 def _column(spec: object) -> Column | None:
     return spec if spec is None or isinstance(spec, Column) else Column(spec)
+
+
+def _check_numeric(series: Any) -> None:
+    """Raise TypeError for a polars column that is not of numbers: polars compares text with numbers to nothing."""
+    numeric = getattr(series.dtype, "is_numeric", None)
+    if numeric is not None and not numeric():
+        message = "not numbers"
+        raise TypeError(message)
 
 
 def _missing(series: Any) -> Any:

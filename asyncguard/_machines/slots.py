@@ -11,7 +11,7 @@ import contextlib
 import math
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from asyncguard.errors import BulkheadFullError
 
@@ -26,9 +26,9 @@ _NOBODY: Wake = ()
 class Slots:
     """`size` slots and at most `max_queue` waiters, first come first served."""
 
-    outcomes: ClassVar[bool] = False
-    timed: ClassVar[bool] = False
-    news: ClassVar[tuple[()]] = ()
+    outcomes: bool = False
+    timed: bool = False
+    news: tuple[()] = ()
 
     def __init__(self, size: int, max_queue: int, *, name: str, clock: Callable[[], float]) -> None:
         self._clock = clock

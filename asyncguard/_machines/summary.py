@@ -91,7 +91,7 @@ def statistics(value: Any) -> dict[str, Fact]:
     finite = [number for number in numbers if math.isfinite(number)]
     facts: dict[str, Fact] = {"nonfinite": 1.0 - len(finite) / len(numbers)}
     if finite:
-        mean = sum(number / len(finite) for number in finite)
+        mean = math.fsum(number / len(finite) for number in finite)
         facts["mean"] = mean
         facts["std"] = math.hypot(*(number - mean for number in finite)) / math.sqrt(len(finite))
     return facts

@@ -10,6 +10,8 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
+from asyncguard._runtime import forks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Token
@@ -18,10 +20,10 @@ if TYPE_CHECKING:
 class Clock(Protocol):
     """Time in seconds on a monotonic scale, randomness in 0..1, and sleeping in both colours."""
 
-    def now(self) -> float: ...  # noqa: D102
-    def random(self) -> float: ...  # noqa: D102
-    async def sleep(self, seconds: float) -> None: ...  # noqa: D102
-    def sleep_sync(self, seconds: float) -> None: ...  # noqa: D102
+    def now(self) -> float: ...
+    def random(self) -> float: ...
+    async def sleep(self, seconds: float) -> None: ...
+    def sleep_sync(self, seconds: float) -> None: ...
 
 
 def in_trio() -> bool:
@@ -52,7 +54,10 @@ class RealClock:
     now = staticmethod(time.monotonic)
     random = staticmethod(random.random)
     sleep = staticmethod(library_sleep)
-    sleep_sync = staticmethod(time.sleep)
+
+    def sleep_sync(self, seconds: float) -> None:
+        """Block this thread."""
+        time.sleep(seconds)
 
     def __reduce__(self) -> str:
         return "REAL"
@@ -63,6 +68,7 @@ REAL: Clock = RealClock()
 _chosen: ContextVar[Clock | None] = ContextVar("asyncguard_clock", default=None)
 _active = 0
 _lock = threading.Lock()
+forks.renew_lock(globals(), "_lock")
 _watchers: list[Callable[[], None]] = []
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from asyncguard._runtime import clock as clocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from contextvars import Token
 
 _current: ContextVar[Deadline | None] = ContextVar("asyncguard_deadline", default=None)
@@ -81,7 +81,7 @@ def remaining() -> float | None:
 
 
 @contextlib.contextmanager
-def detached() -> Iterator[None]:
+def detached() -> Generator[None]:
     """Run the block without the deadline around it: for clean-up, and for work that outlives the request.
 
     A timer that already runs for the task still fires; what is started inside does not inherit it.
@@ -115,7 +115,7 @@ class TaskDeadline(Deadline):
         if expiries is None or self.inherited:
             self._arm_alone()
         else:
-            self._watch = expiries.open
+            self._watch: dict[TaskDeadline, asyncio.TimerHandle | None] = expiries.open
             self._watch[self] = None
             if not expiries.armed:
                 expiries.arm(seconds)
@@ -126,7 +126,7 @@ class TaskDeadline(Deadline):
 
         An earlier deadline that was inherited from another task cancels that task, not this one.
         """
-        self._watch: dict[TaskDeadline, asyncio.TimerHandle | None] = {}
+        self._watch = {}
         if self.inherited and self._outer_cancels_us():
             return
         loop = self.task.get_loop()

@@ -6,6 +6,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from asyncguard._runtime import forks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asyncguard")
 handlers: tuple[Handler, ...] = ()
 _lock = threading.Lock()
+forks.renew_lock(globals(), "_lock")
 _complained: set[tuple[int, type]] = set()
 
 
@@ -46,7 +49,7 @@ def deliver(event: Event, handler: Handler) -> None:
     """Call one handler; its failure is logged once per handler and kind of error."""
     try:
         handler(event)
-    except Exception as error:  # noqa: BLE001 - a hook must never change a call
+    except Exception as error:
         key = (id(handler), type(error))
         if key not in _complained:
             _complained.add(key)

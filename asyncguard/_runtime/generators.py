@@ -81,6 +81,7 @@ def bracket_sync(
     def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         bracket = opened(args, kwargs)
         items = fn(*args, **kwargs)
+        result: Any = None
         send: Callable[[], Any] = items.__next__
         try:
             while True:

@@ -10,11 +10,14 @@ import threading
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 
+from asyncguard._runtime import forks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _current: ContextVar[Holds | None] = ContextVar("asyncguard_holds", default=None)
 _lock = threading.Lock()
+forks.renew_lock(globals(), "_lock")
 
 
 class Holds:

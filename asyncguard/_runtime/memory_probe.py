@@ -76,11 +76,11 @@ class MemoryProbe:
             self._until = now + LOOK_AGAIN
             self._look_again()
         levels = [level for level in (group.level(now) for group in self._groups) if level is not None]
-        source = "cgroup" if levels else "system"
         machine = self._machine()
-        if machine is None:
-            return _from_psutil(levels) or self._nothing("neither /proc/meminfo nor psutil can be read", levels)
-        return Reading((*levels, machine, *self._process()), source)
+        if machine is None and not levels:
+            return _from_psutil() or self._nothing("neither /proc/meminfo nor psutil can be read")
+        source = "cgroup" if levels else "system"
+        return Reading((*levels, *([machine] if machine else []), *self._process()), source)
 
     def _look_again(self) -> None:
         """Find our groups and their limits again; files of the groups that stay are kept."""
@@ -116,9 +116,9 @@ class MemoryProbe:
         limit = self._address_space()
         return levels if limit is None else [*levels, Level("address space", limit, virtual)]
 
-    def _nothing(self, why: str, levels: list[Level] | None = None) -> Reading:
+    def _nothing(self, why: str) -> Reading:
         self._say("asyncguard: the memory in use cannot be read (%s); only reservations are counted", why)
-        return Reading((*(levels or ()), Level(PROCESS, None, 0)), "none")
+        return Reading((Level(PROCESS, None, 0),), "none")
 
     def _say(self, message: str, *facts: object) -> None:
         if message not in self._said:
@@ -190,7 +190,7 @@ def _address_space() -> int | None:
     return None if soft in (resource.RLIM_INFINITY, -1) else soft
 
 
-def _from_psutil(levels: list[Level]) -> Reading | None:
+def _from_psutil() -> Reading | None:
     """Return the reading of systems without /proc (macOS, Windows), None if psutil cannot give one either."""
     try:
         import psutil
@@ -200,7 +200,7 @@ def _from_psutil(levels: list[Level]) -> Reading | None:
     except Exception:  # noqa: BLE001 - psutil raises all sorts of things in containers (psutil issues 313, 1010, 2319)
         return None
     used = machine.total - machine.available
-    return Reading((*levels, Level("machine", machine.total, used), Level(PROCESS, None, held)), "psutil")
+    return Reading((Level("machine", machine.total, used), Level(PROCESS, None, held)), "psutil")
 
 
 _shared: MemoryProbe | None = None

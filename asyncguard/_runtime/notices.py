@@ -63,7 +63,8 @@ def _closed(event: events.CircuitClosed) -> str:
 def _gave_up(event: events.RetryGaveUp) -> str:
     error = f", last error {type(event.error).__name__}" if event.error is not None else ""
     budget = "retry budget is empty, " if event.reason == "budget" else ""
-    return f"{budget}gave up after {event.attempts} attempts in {event.elapsed:.3g} s: {event.reason}{error}"
+    attempts = "1 attempt" if event.attempts == 1 else f"{event.attempts} attempts"
+    return f"{budget}gave up after {attempts} in {event.elapsed:.3g} s: {event.reason}{error}"
 
 
 def _parked(event: events.TargetParked) -> str:

@@ -18,9 +18,9 @@ from asyncguard._runtime import clock
 class AsyncSpot(Protocol):
     """A parked task."""
 
-    def wake(self) -> None: ...  # noqa: D102
-    def alive(self) -> bool: ...  # noqa: D102
-    async def wait(self, seconds: float) -> None: ...  # noqa: D102
+    def wake(self) -> None: ...
+    def alive(self) -> bool: ...
+    async def wait(self, seconds: float) -> None: ...
 
 
 def async_spot() -> AsyncSpot:

@@ -56,9 +56,7 @@ class Reclaimer:
     `held` returns what the process holds in bytes, `clock` monotonic seconds.
     """
 
-    def __init__(
-        self, held: Callable[[], int] = process_bytes, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, held: Callable[[], int] = process_bytes, clock: Callable[[], float] = time.monotonic) -> None:
         self._held = held
         self._clock = clock
         self.after_fork()
@@ -85,11 +83,10 @@ class Reclaimer:
             return False
         return self._launch(functools.partial(_tidy, mark, done))
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Wait for a run in progress."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+    @property
+    def busy(self) -> bool:
+        """Whether a run is in progress."""
+        return self._thread is not None
 
     def _launch(self, work: Callable[[], None]) -> bool:
         with self._lock:

@@ -29,6 +29,8 @@ async def answer_async(answer: Any, error: Exception, args: tuple[Any, ...], kwa
         result: Any = answer(error, *args, **kwargs)
         return await result if hasattr(result, "__await__") else result
     except Exception as failure:
+        if failure is error:  # the handler gave up; an error is not its own cause
+            raise
         raise failure from error
 
 
@@ -39,6 +41,8 @@ def answer_sync(answer: Any, error: Exception, args: tuple[Any, ...], kwargs: di
     try:
         result = answer(error, *args, **kwargs)
     except Exception as failure:
+        if failure is error:  # the handler gave up; an error is not its own cause
+            raise
         raise failure from error
     if hasattr(result, "__await__"):
         raise awaitable_from_sync(answer, result) from error

@@ -19,7 +19,7 @@ Copier = Callable[[Any], Any]
 
 def refuse(name: str, value: Any) -> None:
     """Raise TypeError for a value that can be used once only: a coroutine, an iterator, a stream, an open file."""
-    if type(value) in _ATOMS or not isinstance(value, Awaitable | Iterator | AsyncIterator | io.IOBase):
+    if not is_used_once(value):
         return
     close = getattr(value, "close", None)
     if isinstance(value, Awaitable) and callable(close):
@@ -28,6 +28,11 @@ def refuse(name: str, value: Any) -> None:
         f"{name} returned a {type(value).__name__}, which can be used only once and cannot be cached: "
         "return what it yields (a list, bytes), or take the cache away"
     )
+
+
+def is_used_once(value: Any) -> bool:
+    """Tell whether a value is gone after its first use."""
+    return type(value) not in _ATOMS and isinstance(value, Awaitable | Iterator | AsyncIterator | io.IOBase)
 
 
 # --- isolation --------------------------------------------------------------------------------------------------------

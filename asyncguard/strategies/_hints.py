@@ -26,17 +26,19 @@ def rules_from_hints(fn: Callable[..., Any], *, final: bool) -> dict[str, Rule] 
 
     None if a hint cannot be resolved yet and this is not the `final` look; then it is left out, with a warning.
     """
-    hints: dict[str, Any] = {}
+    rules: dict[str, Rule] = {}
     for name, parameter in parameters_of(fn).items():
         if parameter.kind in VARIADIC or parameter.annotation is Parameter.empty:
             continue
         try:
-            hints[name] = _resolved(parameter.annotation, _function(fn))
+            rule = _rule(_resolved(parameter.annotation, _function(fn)))
         except Exception as error:  # noqa: BLE001 - evaluating a hint may raise anything
             if not final:
                 return None
             _warn(fn, name, error)
-    return _ready(fn, {name: rule for name, hint in hints.items() if (rule := _rule(hint)) is not None}, final=final)
+        else:
+            rules |= {name: rule} if rule is not None else {}
+    return _ready(fn, rules, final=final)
 
 
 def _ready(fn: Callable[..., Any], rules: dict[str, Rule], *, final: bool) -> dict[str, Rule] | None:

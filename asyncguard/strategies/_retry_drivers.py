@@ -5,8 +5,12 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from asyncguard._machines import shape
-from asyncguard.strategies._retry_run import Run, warn_of_blocking
+from asyncguard._machines import giveup, shape
+from asyncguard._runtime import clock as clocks
+from asyncguard.strategies import _retry_scope as scope
+from asyncguard.strategies._retry_run import Run
+from asyncguard.strategies._retry_targets import place_of
+from asyncguard.strategies._retry_warnings import warn_of_blocking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     Args = tuple[Any, ...]
     Kwargs = dict[str, Any]
 
+TIMED = 64
+"""A bit of `Strategy.special` that only retry has: calls are timed, because one has failed."""
 _NOTHING: Any = object()
 
 
@@ -26,9 +32,23 @@ _NOTHING: Any = object()
 
 async def through_async(strategy: Retry, fn: Call, site: Site, args: Args, kwargs: Kwargs) -> Any:
     """Call with everything looked at: a pause of the target, the partition, the result."""
+    if strategy.special == TIMED and not scope.running:
+        return await _timed_async(strategy, fn, site, args, kwargs)
     if strategy.mode_at(site) == "off":
         return await fn(*args, **kwargs)
     return await loop_async(Run.start(strategy, site, args, kwargs), fn, args, kwargs)
+
+
+async def _timed_async(strategy: Retry, fn: Call, site: Site, args: Args, kwargs: Kwargs) -> Any:
+    strategy.tally.calls += 1.0
+    mark, started = giveup.given, clocks.REAL.now()
+    try:
+        return await fn(*args, **kwargs)
+    except Exception as error:
+        run = Run(place_of(strategy, site, args, kwargs), started, mark)
+        if run.failed(error):
+            raise
+    return await loop_async(run, fn, args, kwargs)
 
 
 async def loop_async(run: Run, fn: Call, args: Args, kwargs: Kwargs) -> Any:
@@ -68,9 +88,23 @@ async def _dispose_async(result: object) -> None:
 
 def through_sync(strategy: Retry, fn: Call, site: Site, args: Args, kwargs: Kwargs) -> Any:
     """Call with everything looked at: a pause of the target, the partition, the result."""
+    if strategy.special == TIMED and not scope.running:
+        return _timed_sync(strategy, fn, site, args, kwargs)
     if strategy.mode_at(site) == "off":
         return fn(*args, **kwargs)
     return loop_sync(Run.start(strategy, site, args, kwargs), fn, args, kwargs)
+
+
+def _timed_sync(strategy: Retry, fn: Call, site: Site, args: Args, kwargs: Kwargs) -> Any:
+    strategy.tally.calls += 1.0
+    mark, started = giveup.given, clocks.REAL.now()
+    try:
+        return fn(*args, **kwargs)
+    except Exception as error:
+        run = Run(place_of(strategy, site, args, kwargs), started, mark)
+        if run.failed(error):
+            raise
+    return loop_sync(run, fn, args, kwargs)
 
 
 def loop_sync(run: Run, fn: Call, args: Args, kwargs: Kwargs) -> Any:

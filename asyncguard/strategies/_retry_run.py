@@ -6,104 +6,23 @@ from the decision, except sleeping and calling: that is what the colours differ 
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
-import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyncguard import events
 from asyncguard._machines import giveup
 from asyncguard._machines.attempts import Attempts, Situation, Verdict
-from asyncguard._machines.budget import Allowance, RetryBudget
-from asyncguard._machines.parked import Parked
-from asyncguard._machines.partitions import Partitions, partition_key
-from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import deadlines
 from asyncguard.errors import DeadlineExceededError, RateLimitedError, RejectedError
 from asyncguard.strategies import _retry_scope as scope
+from asyncguard.strategies._retry_targets import Place, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
-
     from asyncguard._pipeline import Site
-    from asyncguard._runtime.clock import Clock
     from asyncguard.strategies.retry import Retry
 
-_logger = logging.getLogger("asyncguard")
-_blocking: weakref.WeakSet[Site] = weakref.WeakSet()
 _UNTOUCHED = {"not_retryable", "exhausted", "rejected"}  # of a first attempt: nothing was done, nothing is said
-
-
-class Target:
-    """What is known of one partition: the pause that it asked for, and the budget unless one is shared."""
-
-    __slots__ = ("_clock", "allowance", "parked")
-
-    def __init__(self, clock: Clock) -> None:
-        default = RetryBudget()
-        self.allowance = Allowance(default.ratio, default.min_per_second, clock.now())
-        self.parked = Parked()
-        self._clock = clock
-
-    def idle(self) -> bool:
-        """Tell whether nothing would be lost by forgetting it."""
-        now = self._clock.now()
-        return self.parked.until <= now and self.allowance.idle(now)
-
-    def after_fork(self) -> None:
-        """Renew the locks in a forked child."""
-        self.allowance.after_fork()
-        self.parked.after_fork()
-
-
-class Targets:
-    """The state of a retry on one clock: the target, or one for each partition."""
-
-    __slots__ = ("clock", "partitions", "single")
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.single = Target(clock)
-        self.partitions: Partitions[Target] = Partitions(lambda _key: Target(clock))
-
-    def __iter__(self) -> Iterator[tuple[Hashable, Target]]:
-        yield None, self.single
-        yield from self.partitions.items()
-
-    def after_fork(self) -> None:
-        """Renew the locks in a forked child."""
-        self.partitions.after_fork()
-        for _, target in self:
-            target.after_fork()
-
-
-@dataclass(slots=True)
-class Place:
-    """Where a run happens, and for which partition."""
-
-    strategy: Retry
-    site: Site
-    partition: Hashable
-    target: Target
-
-    def emit(self, event: type[events.Event], **facts: Any) -> None:
-        """Tell what happened."""
-        self.strategy.emit(self.site, event(**self.strategy.facts(self.site, self.partition), **facts))
-
-    def __str__(self) -> str:
-        return self.site.name if self.partition is None else f"{self.site.name}[{self.partition}]"
-
-
-def place_of(strategy: Retry, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Place:
-    """Find the partition of a call."""
-    by = strategy.live().partition or site.pipeline.partition
-    targets = strategy.state()
-    if by is None:
-        return Place(strategy, site, None, targets.single)
-    key = partition_key(by, args, kwargs)
-    return Place(strategy, site, key, targets.partitions.get(key))
 
 
 class Run:
@@ -141,7 +60,7 @@ class Run:
                 "timeout outside of the retry or `with deadline(...)`, or set max_retries"
             )
         if run._allowance is not None:
-            run._allowance.calls += 1
+            run._allowance.calls += 1.0
         return run
 
     @property
@@ -315,25 +234,3 @@ class Run:
         elapsed = f"{'' if self._exact else 'more than '}{self.clock.now() - self._elapsed_from:.2f} s"
         detail = f" ({verdict.detail})" if verdict.detail else ""
         return f"{attempts} in {elapsed}, gave up: {verdict.reason}{detail}"
-
-
-def warn_of_status(site: Site, status: int) -> None:
-    """Say once that a failing response was taken for a success."""
-    _logger.warning(
-        "%s returned a response with status %d and did not raise, so nothing was retried: give retry "
-        "on_result=failing_status, or raise for it (raise_for_status)",
-        site.name,
-        status,
-    )
-
-
-def warn_of_blocking(run: Run) -> None:
-    """Say once per place if a sleep blocks an event loop for real."""
-    if run.clock is not clocks.REAL or run.site in _blocking or not clocks.thread_runs_loop():
-        return
-    _blocking.add(run.site)
-    _logger.warning(
-        "%s is a sync function and its retry sleeps on the thread of a running event loop, which stands still "
-        "meanwhile: make it async, or call it in a worker thread",
-        run.site.name,
-    )

@@ -112,7 +112,7 @@ def adapt(spec: Any) -> Rule:
         return Schema(spec)
     if isinstance(spec, type):
         return Instance(spec) if plain(spec) else Schema(spec)
-    if type(spec).__module__ in TYPING:
+    if type(spec).__module__ in TYPING or typing.get_origin(spec) is not None:
         return Schema(spec)
     if type(spec).__module__.partition(".")[0] in {"annotated_types", "pydantic"}:
         return Schema(typing.Annotated[Any, spec])

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from asyncguard._admission import AdmissionOptions, AdmissionStrategy, wake
+from asyncguard._admission import AdmissionOptions, AdmissionStrategy
 from asyncguard._machines import checks
 from asyncguard._machines.slots import Slots
+from asyncguard._waiting import wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
-    from asyncguard._runtime.clock import Clock
     from asyncguard._machines.partitions import PartitionBy
+    from asyncguard._runtime.clock import Clock
     from asyncguard.events import Event
 
 
@@ -58,7 +59,7 @@ class Bulkhead(AdmissionStrategy[BulkheadOptions, Slots]):
         return [f"{gate.taken} of {gate.size} running, queue {gate.waiting}/{gate.max_queue}" for gate in self.gates()]
 
 
-def bulkhead(  # noqa: PLR0913 - the options that people set come first
+def bulkhead(
     max_concurrent: int,
     *,
     max_queue: int | None = None,

@@ -222,7 +222,7 @@ def begin(strategy: Monitor, place: Place, args: Args, kwargs: Kwargs) -> Call:
     if telemetry is not None or view.logger.isEnabledFor(logging.INFO):
         _open(call, core, telemetry, args, kwargs)
     if dispatch.handlers or strategy.options.on_event is not None:
-        strategy.emit(place.site, events.CallStarted(**strategy.facts(place.site)))
+        strategy.emit(place.site, events.CallStarted(**_facts(strategy, place)))
     counts.active.add(call)
     call.start = core.now()
     call.token = record.active.set(call)
@@ -276,12 +276,16 @@ def _finish(
         report = call.report or Report(call.place, call.view, call, None)
         report.close(outcome, duration, len(call.counts.active), error, lambda: more(report))
     if dispatch.handlers or strategy.options.on_event is not None:
-        site = call.place.site
-        kind = "" if error is None else error_type(error)
+        facts = _facts(strategy, call.place)
+        kind = error_type(error) if error is not None and outcome != "cancelled" else ""
         finished = events.CallFinished(
-            **strategy.facts(site), duration=duration, outcome=outcome, error_type=kind, attempts=call.attempts
+            **facts, duration=duration, outcome=outcome, error_type=kind, attempts=call.attempts
         )
-        strategy.emit(site, finished)
+        strategy.emit(call.place.site, finished)
+
+
+def _facts(strategy: Monitor, place: Place) -> dict[str, Any]:
+    return {**strategy.facts(place.site), "pipeline": place.name}
 
 
 def _streamed_async(strategy: Monitor, place: Place, fn: Function, site: Site) -> Function:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast, overload
 
-from asyncguard._machines import checks, giveup, shape
-from asyncguard._machines.attempts import On, OnOption, Policy
-from asyncguard._machines.backoff import Backoff, Jitter, check_jitter
+from asyncguard._machines import giveup, shape
+from asyncguard._machines.attempts import OnOption
+from asyncguard._machines.backoff import Jitter
 from asyncguard._machines.budget import Allowance, RetryBudget
 from asyncguard._machines.classify import TRANSIENT, failing_status
-from asyncguard._machines.partitions import PartitionBy, check_partition
+from asyncguard._machines.partitions import PartitionBy
 from asyncguard._runtime import clock as clocks
-from asyncguard._strategy import Options, Strategy
-from asyncguard.strategies import _retry_run as runs
+from asyncguard._strategy import Strategy
 from asyncguard.strategies import _retry_scope as scope
 from asyncguard.strategies._retry_block import AttemptLoop
 from asyncguard.strategies._retry_drivers import (
+    TIMED,
     loop_async,
     loop_sync,
     retrying_async_generator,
@@ -24,8 +23,11 @@ from asyncguard.strategies._retry_drivers import (
     through_async,
     through_sync,
 )
-from asyncguard.strategies._retry_run import Run, Target, Targets, place_of
+from asyncguard.strategies._retry_options import RetryOptions
+from asyncguard.strategies._retry_run import Run
 from asyncguard.strategies._retry_scope import current_attempt
+from asyncguard.strategies._retry_targets import Target, Targets, place_of
+from asyncguard.strategies._retry_warnings import warn_of_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,56 +44,11 @@ __all__ = ["Retry", "RetryOptions", "current_attempt", "failing_status", "retry"
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryOptions(Options):
-    """The options of `retry`."""
-
-    on: Any = TRANSIENT
-    max_retries: int | None = 5
-    initial_delay: float = 0.2
-    backoff_factor: float = 2.0
-    max_delay: float = 20.0
-    jitter: Jitter = "full"
-    on_result: Callable[[Any], Any] | None = None
-    max_retry_after: float = 60.0
-    budget: RetryBudget | Literal["default"] | None = "default"
-    retry_rejected: bool = False
-    retry_exhausted: bool = False
-    partition: PartitionBy | None = None
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        Options.__post_init__(self)
-        self.set("on", checks.errors("on", self.on))
-        if self.max_retries is not None:
-            checks.integer("max_retries", self.max_retries)
-        self.set("initial_delay", checks.duration("initial_delay", self.initial_delay))
-        self.set("backoff_factor", checks.number("backoff_factor", self.backoff_factor, least=1.0))
-        self.set("max_delay", checks.duration("max_delay", self.max_delay))
-        if self.max_delay < self.initial_delay:
-            raise checks.fail("max_delay", self.max_delay, f"at least initial_delay ({self.initial_delay:g})")
-        self.set("jitter", check_jitter(self.jitter))
-        if self.on_result is not None:
-            checks.function("on_result", self.on_result)
-        self.set("max_retry_after", checks.duration("max_retry_after", self.max_retry_after))
-        budget = cast("object", self.budget)
-        if budget not in (None, "default") and not isinstance(budget, RetryBudget):
-            raise checks.wrong_type("budget", budget, "'default', a RetryBudget, or None")
-        checks.boolean("retry_rejected", self.retry_rejected)
-        checks.boolean("retry_exhausted", self.retry_exhausted)
-        check_partition(self.partition)
-
-    def policy(self) -> Policy:
-        """Return what the machine needs to decide."""
-        backoff = Backoff(self.initial_delay, self.backoff_factor, self.max_delay, self.jitter)
-        on = cast("On", self.on)
-        return Policy(on, self.max_retries, backoff, self.max_retry_after, self.retry_rejected, self.retry_exhausted)
-
-
 class Retry(Strategy[RetryOptions, Targets]):
     """Calls again what failed for a reason that may pass; made by `retry(...)`."""
 
     kind: ClassVar[str] = "retry"
+    _timed = False
 
     def __init__(self, options: RetryOptions) -> None:
         super().__init__(options)
@@ -114,6 +71,17 @@ class Retry(Strategy[RetryOptions, Targets]):
         options = self.options
         unusual = options.partition is not None or options.on_result is not None or options.max_retries is None
         return unusual or self.core.single.parked.until > 0.0
+
+    def time_from_now(self) -> None:
+        """Time every call from now on: one has failed. Reading the clock costs a third of the happy path."""
+        if not self._timed:
+            self._timed = True
+            with self._lock:
+                self._set_special()
+
+    def _set_special(self) -> None:
+        super()._set_special()
+        self.special |= TIMED if self._timed else 0
 
     def allowance(self, options: RetryOptions, target: Target, clock: Clock) -> Allowance | None:
         """Return the budget that these options mean, None without one."""
@@ -155,7 +123,7 @@ class Retry(Strategy[RetryOptions, Targets]):
 
     def wrap_async(self, fn: Call, site: Site) -> Call:
         """Return the driver around a coroutine function."""
-        strategy, timed = self, False  # reading the clock costs a third of the happy path: only where a call has failed
+        strategy, call = self, fn
 
         async def looking(*args: Any, **kwargs: Any) -> Any:
             nonlocal call
@@ -164,23 +132,21 @@ class Retry(Strategy[RetryOptions, Targets]):
                 call = fn
             return result
 
-        call: Call = looking  # until it is known that the results are no responses with a status
+        call = looking  # until it is known that the results are no responses with a status
 
         async def through(*args: Any, **kwargs: Any) -> Any:
             return await through_async(strategy, call, site, args, kwargs)
 
         async def retrying(*args: Any, **kwargs: Any) -> Any:
-            nonlocal timed
             if strategy.special or scope.running:
                 return await through_async(strategy, call, site, args, kwargs)
-            strategy.tally.calls += 1
+            strategy.tally.calls += 1.0
             mark = giveup.given
-            started = clocks.REAL.now() if timed else None
             try:
                 return await call(*args, **kwargs)
             except Exception as error:
-                timed = True
-                run = Run(place_of(strategy, site, args, kwargs), started, mark)
+                strategy.time_from_now()
+                run = Run(place_of(strategy, site, args, kwargs), None, mark)
                 if run.failed(error):
                     raise
             return await loop_async(run, call, args, kwargs)
@@ -189,7 +155,7 @@ class Retry(Strategy[RetryOptions, Targets]):
 
     def wrap_sync(self, fn: Call, site: Site) -> Call:
         """Return the driver around a plain function."""
-        strategy, timed = self, False  # see wrap_async
+        strategy, call = self, fn
 
         def looking(*args: Any, **kwargs: Any) -> Any:
             nonlocal call
@@ -198,23 +164,21 @@ class Retry(Strategy[RetryOptions, Targets]):
                 call = fn
             return result
 
-        call: Call = looking
+        call = looking
 
         def through(*args: Any, **kwargs: Any) -> Any:
             return through_sync(strategy, call, site, args, kwargs)
 
         def retrying(*args: Any, **kwargs: Any) -> Any:
-            nonlocal timed
             if strategy.special or scope.running:
                 return through_sync(strategy, call, site, args, kwargs)
-            strategy.tally.calls += 1
+            strategy.tally.calls += 1.0
             mark = giveup.given
-            started = clocks.REAL.now() if timed else None
             try:
                 return call(*args, **kwargs)
             except Exception as error:
-                timed = True
-                run = Run(place_of(strategy, site, args, kwargs), started, mark)
+                strategy.time_from_now()
+                run = Run(place_of(strategy, site, args, kwargs), None, mark)
                 if run.failed(error):
                     raise
             return loop_sync(run, call, args, kwargs)
@@ -239,7 +203,7 @@ class Retry(Strategy[RetryOptions, Targets]):
         if not shape.is_status(status):
             return False
         if failing_status(result):
-            runs.warn_of_status(site, status)
+            warn_of_status(site, status)
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""`timeout`: a bound on the time of a call; `deadline`: the same as a block.
+"""`timeout`: a bound on the time of a call.
 
 On asyncio the rules are those of `asyncio.timeout` (cpython Lib/asyncio/timeouts.py): a CallTimeoutError only if our
 own timer fired, an outside cancellation in the same turn wins, `uncancel` exactly once.
@@ -7,10 +7,7 @@ own timer fired, an outside cancellation in the same turn wins, `uncancel` exact
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
 import functools
-import threading
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,13 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from asyncguard import events
 from asyncguard._machines import checks
 from asyncguard._runtime import clock as clocks
-from asyncguard._runtime import generators, holds
+from asyncguard._runtime import generators
+from asyncguard._runtime.bounded import bounded
 from asyncguard._runtime.deadlines import Deadline, LoopTimers, TaskDeadline, running_task, trio_scope
 from asyncguard._strategy import Options, Strategy
 from asyncguard.errors import CallTimeoutError, DeadlineExceededError
+from asyncguard.strategies._timeout_items import Iteration
+from asyncguard.strategies._timeout_thread import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from datetime import timedelta
 
     from asyncguard._pipeline import Site
@@ -130,7 +130,7 @@ class Timeout(Strategy[TimeoutOptions, LoopTimers]):
         """Bound a plain function: the deadline is inherited by what it calls, and checked on return."""
         strategy = self
         self._refuse_items(site)
-        run = _in_thread if self.options.thread else _checked
+        run = in_thread if self.options.thread else _checked
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             if strategy.special and strategy.mode_at(site) != "enforce":
@@ -143,9 +143,9 @@ class Timeout(Strategy[TimeoutOptions, LoopTimers]):
         """Bound an iteration: in all, its first item, and the time between items."""
         strategy = self
 
-        async def opened(args: Any, kwargs: Any) -> _Iteration:
+        async def opened(args: Any, kwargs: Any) -> Iteration:
             del args, kwargs
-            return _Iteration(strategy, site)
+            return Iteration(strategy, site)
 
         return generators.bracket_async(opened, fn)
 
@@ -153,9 +153,9 @@ class Timeout(Strategy[TimeoutOptions, LoopTimers]):
         """Bound an iteration: checked after each item."""
         strategy = self
 
-        def opened(args: Any, kwargs: Any) -> _Iteration:
+        def opened(args: Any, kwargs: Any) -> Iteration:
             del args, kwargs
-            return _Iteration(strategy, site)
+            return Iteration(strategy, site)
 
         return generators.bracket_sync(opened, fn)
 
@@ -243,9 +243,9 @@ async def _unusual(strategy: Timeout, fn: Call, site: Site, args: Any, kwargs: A
         return await _unbound_async(strategy, fn, site, args, kwargs)
     if running_task() is None:
         return await _on_trio(strategy, fn, site, args, kwargs)
-    if clocks.current().now() >= strategy.started(site).when:
-        raise strategy.too_late(site)
-    with _bounded(strategy.live().seconds, functools.partial(strategy.over, site), functools.partial(strategy.swallowed, site)):
+    strategy.started(site)
+    over, swallowed = functools.partial(strategy.over, site), functools.partial(strategy.swallowed, site)
+    with bounded(strategy.live().seconds, over, swallowed):
         return await fn(*args, **kwargs)
 
 
@@ -271,179 +271,10 @@ def _observed(strategy: Timeout, site: Site, start: float) -> None:
         strategy.emit(site, events.CallTimedOut(**strategy.facts(site), seconds=seconds))
 
 
-# --- in a thread ------------------------------------------------------------------------------------------------------
-
-_abandoned = 0
-_abandoned_lock = threading.Lock()
-
-
-class _Work:
-    """A sync call in a thread of its own. When its caller leaves, it keeps the permits until it really ends.
-
-    The deadline stays open in its context: it starts no further attempt and waits in no queue. No exception is
-    injected into the thread.
-    """
-
-    __slots__ = ("_call", "_deadline", "_hold", "_left", "_lock", "done", "error", "result")
-
-    def __init__(self, call: Callable[[], Any], deadline: Deadline) -> None:
-        self._call = call
-        self._deadline = deadline
-        self._hold = holds.acquire()
-        self._left = False
-        self._lock = threading.Lock()
-        self.done = threading.Event()
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self.result = self._call()
-        except BaseException as error:  # noqa: BLE001 - raised again where the caller waits
-            self.error = error
-        finally:
-            self._end()
-
-    def _end(self) -> None:
-        with self._lock:
-            self.done.set()
-            left = self._left
-        if left:
-            _count_abandoned(-1)
-        self._deadline.open = False
-        if self._hold is not None:
-            self._hold.close()
-
-    def leave(self) -> bool:
-        """The caller leaves; False if the work has ended after all."""
-        with self._lock:
-            self._left = not self.done.is_set()
-            return self._left
-
-
-def _count_abandoned(step: int) -> int:
-    global _abandoned  # noqa: PLW0603 - a count for the process
-    with _abandoned_lock:
-        _abandoned += step
-        return _abandoned
-
-
-def _in_thread(strategy: Timeout, fn: Call, site: Site, args: Any, kwargs: Any) -> Any:
-    deadline = strategy.started(site)
-    deadline.set()
-    context = contextvars.copy_context()
-    deadline.unset()
-    work = _Work(lambda: context.run(fn, *args, **kwargs), deadline)
-    threading.Thread(target=work.run, daemon=True, name=f"asyncguard {site.name}").start()
-    try:
-        _wait_for(work, deadline)
-    except BaseException:
-        work.leave()
-        raise
-    if not work.done.is_set() and work.leave():
-        strategy.emit(site, events.WorkAbandoned(**strategy.facts(site), running=_count_abandoned(1)))
-        raise strategy.over(site, deadline)
-    if work.error is not None:
-        raise work.error
-    return work.result
-
-
-def _wait_for(work: _Work, deadline: Deadline) -> None:
-    clock = clocks.current()
-    if clock is clocks.REAL:
-        work.done.wait(max(0.0, deadline.when - clock.now()))
-    else:  # virtual time does not pass for a thread
-        work.done.wait()
-
-
-# --- generators -------------------------------------------------------------------------------------------------------
-
-
-class _Iteration:
-    """The time of one iteration: in all, and for each item."""
-
-    __slots__ = ("_end", "_first", "_site", "_strategy")
-
-    def __init__(self, strategy: Timeout, site: Site) -> None:
-        self._strategy = strategy
-        self._site = site
-        self._first = True
-        self._end = clocks.current().now() + strategy.live().seconds
-        strategy.started(site)
-
-    @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
-        """Bound the computation of one item."""
-        if self._strategy.special and self._strategy.mode_at(self._site) == "off":
-            yield
-            return
-        options = self._strategy.live()
-        item, what = (options.first_item, "gave no first item") if self._first else (options.idle, "gave no item")
-        left = self._end - clocks.current().now()
-        if left <= 0:
-            raise self._late(options.seconds)
-        seconds, text = (left, "did not finish") if item is None or left <= item else (item, what)
-        with _bounded(seconds, lambda each: self._over(each, text, options.seconds)):
-            yield
-        self._first = False
-
-    def _late(self, seconds: float) -> CallTimeoutError:
-        return self._strategy.over(self._site, Deadline(seconds, -seconds))
-
-    def _over(self, deadline: Deadline, text: str, seconds: float) -> CallTimeoutError:
-        if text == "did not finish":
-            deadline.seconds = seconds
-        return self._strategy.over(self._site, deadline, text)
-
-    def close(self, error: BaseException | None) -> None:
-        """Nothing is left between items."""
-
-
-@contextlib.contextmanager
-def _bounded(
-    seconds: float,
-    over: Callable[[Deadline], CallTimeoutError],
-    swallowed: Callable[[TaskDeadline], None] = TaskDeadline.take_back,
-) -> Iterator[Deadline]:
-    """Bound a block in whatever runs it: an asyncio task, a trio task, or plain sync code (checked at the end)."""
-    task = running_task()
-    now = clocks.current().now()
-    if task is not None:
-        with _bounded_task(TaskDeadline(seconds, now, task, None), over, swallowed) as deadline:
-            yield deadline
-        return
-    deadline = Deadline(seconds, now)
-    deadline.set()
-    scope: Any = trio_scope(deadline) if clocks.in_trio() else contextlib.nullcontext()
-    try:
-        with scope:
-            yield deadline
-    finally:
-        deadline.close()
-    if getattr(scope, "cancelled_caught", False) or (not clocks.in_trio() and clocks.current().now() >= deadline.when):
-        raise over(deadline)
-
-
-@contextlib.contextmanager
-def _bounded_task(
-    deadline: TaskDeadline, over: Callable[[Deadline], CallTimeoutError], swallowed: Callable[[TaskDeadline], None]
-) -> Iterator[TaskDeadline]:
-    try:
-        yield deadline
-    except BaseException as error:
-        deadline.close()
-        if deadline.expired and deadline.uncancelled(error):
-            raise over(deadline) from error
-        raise
-    deadline.close()
-    if deadline.expired:
-        swallowed(deadline)
-
-
 # --- the public names -------------------------------------------------------------------------------------------------
 
 
-def timeout(  # noqa: PLR0913 - the options that people set come first
+def timeout(
     seconds: float | timedelta,
     *,
     scope: Scope = "total",
@@ -478,29 +309,3 @@ def timeout(  # noqa: PLR0913 - the options that people set come first
             on_event=on_event,
         )
     )
-
-
-@contextlib.contextmanager
-def deadline(seconds: float | timedelta) -> Iterator[Deadline]:
-    """Bound a block: `with deadline(2.0): ...`, the same in async and in sync code.
-
-    Everything inside inherits it: retries and waits stop in time, nested timeouts are cut to it, tasks started inside
-    are bound as long as the block is open. In async code the block is cancelled when the time is over; in sync code it
-    is checked at its end.
-
-    Raises CallTimeoutError if the time ran out, DeadlineExceededError if a deadline around it is already over.
-    """
-    allowed = checks.duration("seconds", seconds, above=0.0)
-    now = clocks.current().now()
-    if Deadline(allowed, now).when <= now:
-        message = "the block was not entered: the deadline around it is over"
-        raise DeadlineExceededError(message, strategy="deadline")
-    with _bounded(allowed, _block_over) as current:
-        yield current
-
-
-def _block_over(deadline: Deadline) -> CallTimeoutError:
-    bound = "before the deadline around it" if deadline.inherited else f"within {deadline.seconds:g} s"
-    error = CallTimeoutError(f"the block did not finish {bound}", strategy="deadline")
-    error.seconds = deadline.seconds
-    return error

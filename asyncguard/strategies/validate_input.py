@@ -89,7 +89,7 @@ class Checks:
         """Build the plan for these options; hints that cannot be read yet are left to the first call."""
         self._options = options
         self._plan = plan_for(self.function, options)
-        self._expose()
+        self.expose()
 
     def plan(self, options: ValidateInputOptions) -> Plan:
         """Return the plan for the options in force."""
@@ -97,12 +97,13 @@ class Checks:
             return final_plan(self.function, options)
         if self._plan is None:
             self._plan = final_plan(self.function, options)
-            self._expose()
+            self.expose()
         return self._plan
 
-    def _expose(self) -> None:
+    def expose(self) -> None:
+        """Open the happy path where it may be taken: not in another mode, under an override or with `returns`."""
         plan = self._plan
-        self.passes = None if plan is None or plan.result is not None else plan.passes
+        self.passes = None if plan is None or plan.result is not None or self.strategy.special else plan.passes
         if plan is not None and plan.binds and self.passes is not None:
             self.passes = _binding(self.passes)
 
@@ -138,8 +139,8 @@ class ValidateInput(Strategy[ValidateInputOptions, None]):
     kind: ClassVar[str] = "validate_input"
 
     def __init__(self, options: ValidateInputOptions) -> None:
-        super().__init__(options)
         self.places: weakref.WeakSet[Checks] = weakref.WeakSet()
+        super().__init__(options)
 
     def new_core(self, clock: Clock) -> None:
         """Keep no state."""
@@ -148,6 +149,11 @@ class ValidateInput(Strategy[ValidateInputOptions, None]):
         """Rebuild what runs at each place."""
         for checks in list(self.places):
             checks.use(self.options)
+
+    def _set_special(self) -> None:
+        super()._set_special()
+        for checks in list(self.places):
+            checks.expose()
 
     def _changed(self, changes: dict[str, Any]) -> ValidateInputOptions:
         options = super()._changed(changes)
@@ -163,7 +169,7 @@ class ValidateInput(Strategy[ValidateInputOptions, None]):
 
         async def checked(*args: Any, **kwargs: Any) -> Any:
             passes = checks.passes
-            if passes is not None and not strategy.special and passes(args, kwargs, None):
+            if passes is not None and passes(args, kwargs, None):
                 return await fn(*args, **kwargs)
             try:
                 look = strategy.admit(site, checks, args, kwargs)
@@ -188,7 +194,7 @@ class ValidateInput(Strategy[ValidateInputOptions, None]):
 
         def checked(*args: Any, **kwargs: Any) -> Any:
             passes = checks.passes
-            if passes is not None and not strategy.special and passes(args, kwargs, None):
+            if passes is not None and passes(args, kwargs, None):
                 return fn(*args, **kwargs)
             try:
                 look = strategy.admit(site, checks, args, kwargs)

@@ -30,28 +30,31 @@ class Case:
     name: str
     make: Callable[[], Strategy[Any, Any]]
     clean: Callable[[Any], None] = nothing
-    calls_again: bool = False  # an error of the function makes it call the function again, or answer in its place
-    hides_errors: bool = False
     generators: bool = True
     async_generators: bool = True
 
 
 CASES = [
-    Case("retry", lambda: ag.retry(on=Transient, max_retries=2, budget=None), calls_again=True),
+    Case("retry", lambda: ag.retry(on=TransientError, max_retries=2, budget=None)),
     Case("timeout", lambda: ag.timeout(30.0)),
     Case("attempt_timeout", lambda: ag.timeout(30.0, scope="attempt")),
     Case("circuit_breaker", lambda: ag.circuit_breaker(minimum_calls=1000)),
     Case("bulkhead", lambda: ag.bulkhead(1), clean=no_slot_left),
     Case("rate_limit", lambda: ag.rate_limit("1000/s burst 1000")),
     Case("memory_guard", lambda: ag.memory_guard(estimate=1024), clean=no_slot_left),
-    Case("fallback", lambda: ag.fallback("fallback", on=Transient), hides_errors=True, generators=False, async_generators=False),
+    Case(
+        "fallback",
+        lambda: ag.fallback("fallback", on=TransientError),
+        generators=False,
+        async_generators=False,
+    ),
     Case("cache_result", lambda: ag.cache_result(60.0), clean=no_flight_left, generators=False, async_generators=False),
     Case("validate_input", lambda: ag.validate_input({})),
-    Case("monitor", lambda: ag.monitor()),
+    Case("monitor", ag.monitor),
 ]
 
 
-class Transient(Exception):
+class TransientError(Exception):
     """The error that the strategies of the suite react to."""
 
 

@@ -76,4 +76,4 @@ def test_an_awaitable_that_is_no_coroutine_is_found_too():
             yield
 
     with pytest.raises(TypeError, match=r"returned an awaitable \(Awaitable\).*as_async"):
-        colour.refusing_awaitables(lambda: Awaitable())()
+        colour.refusing_awaitables(Awaitable)()

@@ -317,7 +317,7 @@ def test_a_swallowed_cancellation_is_reported(backend):
     async def stubborn():
         try:
             await _sleep(5)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - asyncio's and trio's cancellation
             return "late"
 
     async def main():

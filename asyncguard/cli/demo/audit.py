@@ -47,7 +47,7 @@ def read_log(path: Path) -> list[Asked]:
 def explain(log: list[Asked], journal: Journal) -> list[Handled]:
     """Name what handled each request that met a fault."""
     known = {attempt.id: (call, attempt) for call in journal.calls for attempt in call.attempts}
-    done = {call.what for call in journal.calls if call.ended and call.error is None}
+    done = {call.what for call in journal.calls if call.error is None and call.what.startswith("documents")}
     return [_handled(asked, known.get(asked.id), done) for asked in log if asked.fault]
 
 

@@ -69,7 +69,7 @@ def decorators(result: Result) -> list[tuple[str, str]]:
         ("bulkhead", _queued(journal, "bulkhead")),
         ("rate_limit", _queued(journal, "rate_limit")),
         ("memory_guard", _memory(journal)),
-        ("fallback", f"{len(said(journal, events.FallbackUsed))} questions answered by words while the service was out"),
+        ("fallback", f"{len(said(journal, events.FallbackUsed))} questions answered by words: better than late or not at all"),
         ("monitor", f"{len(said(journal, events.CallFinished))} calls recorded"),
     ]
 

@@ -10,7 +10,7 @@ from asyncguard.cli.demo import faults
 from asyncguard.cli.demo.svg import Plot, lanes, marks
 
 if TYPE_CHECKING:
-    from asyncguard.cli.demo.journal import Journal
+    from asyncguard.cli.demo.journal import Attempt, Journal
     from asyncguard.cli.demo.run import Result
 
 LANE = 13  # pixels
@@ -23,12 +23,12 @@ def requests(result: Result) -> str:
     attempts = sorted(
         (one for call in result.journal.calls for one in call.attempts), key=lambda attempt: attempt.started
     )
-    spans = [(one.started, one.ended or result.journal.ended) for one in attempts]
+    met = {one.id: one for one in result.handled}
+    spans = [(one.started, over(result, one)) for one in attempts]
     rows = lanes(spans)
     high = max(rows, default=0) + 1
     plot = _plot(result, high=high, height=44 + LANE * high, label="requests over time")
     _bands(plot, result)
-    met = {one.id: one for one in result.handled}
     for attempt, (start, end), row in zip(attempts, spans, rows, strict=True):
         fault = met.get(attempt.id)
         style = f"f{fault.fault}" if fault else "ok"
@@ -36,6 +36,15 @@ def requests(result: Result) -> str:
         _bar(plot, result, start, end, row, style, f"{attempt.id} {told}")
     plot.times()
     return plot.render()
+
+
+def over(result: Result, attempt: Attempt) -> float:
+    """When a request was really over: the hooks of the client see the end of the headers, a drip comes after them."""
+    call = next(call for call in result.journal.calls if attempt in call.attempts)
+    if attempt.id not in {one.id for one in result.handled if one.fault == "drip"}:
+        return attempt.ended or call.ended
+    said = [at for at, event in call.events if isinstance(event, (events.CallTimedOut, events.RetryScheduled))]
+    return min((at for at in said if at > attempt.started), default=call.ended)
 
 
 def _bar(plot: Plot, result: Result, start: float, end: float, row: int, style: str, title: str) -> None:

@@ -110,7 +110,8 @@ async def run(settings: Settings, name: str, progress: Progress) -> Result:
     progress.say(f"{name}: starting PostgreSQL and the embedding service, reading docstrings")
     async with Parts.started(keep=settings.keep) as parts:
         texts = await asyncio.to_thread(documents, settings.documents)
-        async with (
+        with _logging_to(parts.folder / "asyncguard.log"):
+          async with (
             _running(parts, schedule(settings, texts)) as up,
             aiohttp.ClientSession(trace_configs=[journal.tracing()]) as http,
         ):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+GOODBYE = b"!"
 GRACE = 4.0  # seconds in which a part may stop by itself before it is killed
 
 
@@ -78,6 +79,7 @@ class Supervisor:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.keep = False
+        self.unread = b""
         self.stop_signals: dict[int, int] = {}
         self.resume_at: dict[int, float] = {}
         self.operations: dict[str, Callable[..., None]] = {"spawn": self.spawn, "pause": self.pause, "keep": self.kept}
@@ -140,18 +142,18 @@ class Supervisor:
         wake = wake_on_signals()
         with selectors.DefaultSelector() as selector:
             selector.register(0, selectors.EVENT_READ, self.read)
-            selector.register(wake, selectors.EVENT_READ, lambda: bool(os.read(wake, 512)))
+            selector.register(wake, selectors.EVENT_READ, lambda: GOODBYE not in os.read(wake, 512))
             while all(key.data() for key, _ in selector.select(self.resume_due())):
                 self.reap()
 
     def read(self) -> bool:
-        """Carry out one line; false when the demo has closed the pipe or is gone."""
-        line = sys.stdin.buffer.readline()
-        if not line:
-            return False
-        message: dict[str, Any] = json.loads(line)
-        self.operations[message.pop("op")](**message)
-        return True
+        """Carry out what has come; false when the demo has closed the pipe or is gone."""
+        data = os.read(0, 65536)  # not a buffered reader: what it kept back, select would not see
+        *lines, self.unread = (self.unread + data).split(b"\n")
+        for line in lines:
+            message: dict[str, Any] = json.loads(line)
+            self.operations[message.pop("op")](**message)
+        return bool(data)
 
     def close(self) -> None:
         """Stop the parts, the last one first; kill what does not stop; remove the folder."""
@@ -174,13 +176,13 @@ class Supervisor:
 
 
 def wake_on_signals() -> int:
-    """A pipe that becomes readable when a child ends or SIGTERM comes: SIGTERM means that the demo is over."""
+    """A pipe that becomes readable when a child ends, and when SIGTERM says that all is over."""
     wake, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
-    signal.signal(signal.SIGCHLD, lambda *_: os.write(wakeup, b"c"))
+    signal.signal(signal.SIGCHLD, lambda *_: os.write(wakeup, b"child"))
+    signal.signal(signal.SIGTERM, lambda *_: os.write(wakeup, GOODBYE))
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os.close(0))
     return wake
 
 

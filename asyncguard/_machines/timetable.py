@@ -1,0 +1,131 @@
+"""Who may start when: the places reserved under several rates, first come first served, and timed anew when one moves.
+
+A place knows where every rate stood before it. If a place in front is given back, or the rates themselves move (a cost
+was corrected, a service said what is left), those behind are timed anew from there: once, at the next look, however
+many have changed. All methods are called under the lock of the bucket; times are whole nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from asyncguard._machines.gate import Spot
+from asyncguard._machines.gcra import Line
+
+__all__ = ["Place", "Timetable"]
+
+Tats = list[int]
+
+
+class Place:
+    """A place for `costs`, one per rate. From `slot` on it may be claimed; `before` is where the rates stood."""
+
+    __slots__ = ("before", "claimed", "costs", "gone", "number", "slot", "spot")
+
+    def __init__(self, costs: Sequence[float], spot: Spot | None) -> None:
+        self.costs = costs
+        self.spot = spot
+        self.before: Tats = []
+        self.slot = 0
+        self.number = 0
+        self.claimed = False
+        self.gone = False
+
+    def waits(self) -> bool:
+        """Tell whether it is still to be claimed."""
+        return not (self.claimed or self.gone)
+
+
+class Timetable:
+    """The places of one set of rates. Those that were claimed stay in the queue while somebody waits before them."""
+
+    __slots__ = ("_arrivals", "_base", "_from", "lines", "queue")
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self.lines = lines
+        self.queue: deque[Place] = deque()
+        self._arrivals = 0
+        self._base: Tats | None = None  # what is behind number `_from` has to be timed anew, from here on
+        self._from = 0
+
+    def earliest(self, costs: Sequence[float], now: int) -> int:
+        """Return the time at which a newcomer may start."""
+        return max(now, self._opens(self._tats(), costs))
+
+    def add(self, place: Place, slot: int) -> None:
+        """Put a newcomer at the end; one that starts at once needs no place unless somebody waits."""
+        self._arrivals += 1
+        place.number, place.slot, place.before = self._arrivals, slot, self._tats()
+        self._set(self._after(place.before, place.costs, slot))
+        if self.queue or not place.claimed:
+            self.queue.append(place)
+
+    def leave(self, place: Place) -> None:
+        """Take back a place that was not claimed."""
+        place.gone = True
+        if self._base is None or place.number < self._from:
+            self._base, self._from = place.before, place.number
+
+    def first(self) -> Place | None:
+        """Return the first who waits."""
+        return next(self._waiting(), None)
+
+    def waiting(self) -> int:
+        """Return how many wait."""
+        return sum(1 for _ in self._waiting())
+
+    def front(self) -> Tats:
+        """Return where the rates stand without those who wait."""
+        first = self.first()
+        return self._tats() if first is None else first.before
+
+    def move(self, tats: Tats) -> None:
+        """Let the rates stand elsewhere, and everybody who waits behind."""
+        first = self.first()
+        if first is None:
+            self._set(tats)
+        else:
+            self._base, self._from = tats, first.number - 1
+
+    def tidy(self, now: int) -> None:
+        """Bring every place up to date, and forget those that are not needed any more."""
+        first = self.first()
+        while first is not None and first.spot is not None and not first.spot.alive():  # its event loop is gone
+            self.leave(first)
+            first = self.first()
+        if self._base is not None:
+            self._time_anew(self._base, now)
+            self._base = None
+        while self.queue and not self.queue[0].waits():
+            self.queue.popleft()
+
+    def _time_anew(self, tats: Tats, now: int) -> None:
+        for place in self.queue:
+            if place.number > self._from and not place.gone:
+                place.before = tats
+                if not place.claimed:  # one that is due already stays so, unless the rates have fallen back
+                    place.slot = max(self._opens(tats, place.costs), min(place.slot, now))
+                tats = self._after(tats, place.costs, place.slot)
+        self._set(tats)
+
+    def _waiting(self) -> Iterator[Place]:
+        return (place for place in self.queue if place.waits())
+
+    def _opens(self, tats: Tats, costs: Sequence[float]) -> int:
+        # A cost of nothing is never limited.
+        slots = [line.opens(tat, line.units(cost)) for line, tat, cost in self._each(tats, costs) if cost]
+        return max(slots, default=0)
+
+    def _after(self, tats: Tats, costs: Sequence[float], slot: int) -> Tats:
+        return [line.after(tat, line.units(cost), slot) if cost else tat for line, tat, cost in self._each(tats, costs)]
+
+    def _each(self, tats: Tats, costs: Sequence[float]) -> Iterable[tuple[Line, int, float]]:
+        return zip(self.lines, tats, costs, strict=True)
+
+    def _tats(self) -> Tats:
+        return [line.tat for line in self.lines]
+
+    def _set(self, tats: Tats) -> None:
+        for line, tat in zip(self.lines, tats, strict=True):
+            line.tat = tat

@@ -1,0 +1,290 @@
+"""Floor 2: a call's way through a block of neighbouring gates.
+
+Each gate is asked in its place. A gate with two phases (the breaker) only fails fast there and is asked for real right
+before the call, then the clock starts, so that queueing counts neither as a slow call nor as latency. A refusal gives
+back what the gates before it gave.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from asyncguard import events
+from asyncguard._runtime import clock as clocks
+from asyncguard._runtime.holds import Holds
+from asyncguard._waiting import NOBODY, Caller, wake
+from asyncguard.errors import RejectedError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from contextvars import Token
+
+    from asyncguard._admission import AdmissionStrategy
+    from asyncguard._pipeline import Site
+
+    Gatekeeper = AdmissionStrategy[Any, Any]
+    Args = tuple[Any, ...]
+    Kwargs = dict[str, Any]
+
+permits: ContextVar[tuple[HeldPermit, ...]] = ContextVar("asyncguard_permits", default=())
+
+
+async def open_async(block: Sequence[Gatekeeper], site: Site, args: Args, kwargs: Kwargs) -> Passage:
+    """Go through the gates of a block, waiting where it is needed."""
+    passage = Passage(site)
+    try:
+        for strategy in block:
+            caller = passage.arrive(strategy, args, kwargs)
+            if caller is not None:
+                passage.took(caller.strategy, caller.gate, caller.partition, await caller.wait_async())
+        passage.bind(args, kwargs)
+    except BaseException:
+        passage.refund()
+        raise
+    return passage
+
+
+def open_sync(block: Sequence[Gatekeeper], site: Site, args: Args, kwargs: Kwargs) -> Passage:
+    """Go through the gates of a block, waiting where it is needed."""
+    passage = Passage(site)
+    try:
+        for strategy in block:
+            caller = passage.arrive(strategy, args, kwargs)
+            if caller is not None:
+                passage.took(caller.strategy, caller.gate, caller.partition, caller.wait_sync())
+        passage.bind(args, kwargs)
+    except BaseException:
+        passage.refund()
+        raise
+    return passage
+
+
+def choose(strategy: Gatekeeper, site: Site, args: Args, kwargs: Kwargs) -> tuple[Any, str, str]:
+    """Return the gate, the partition and the mode for a call."""
+    if not strategy.special and site.pipeline.partition is None:
+        return strategy.gate, "", "enforce"
+    mode = strategy.mode_at(site)
+    if mode == "off":
+        return None, "", mode
+    return *strategy.gate_for(site, args, kwargs), mode
+
+
+def judge(strategy: Gatekeeper, gate: Any, permit: Any, elapsed: float, error: BaseException | None) -> Sequence[Any]:
+    """Report the outcome of a call to its gate; return whom to wake."""
+    woken: Sequence[Any]
+    if error is None:
+        woken = gate.succeeded(permit, elapsed)
+    elif isinstance(error, Exception) and strategy.judge(error):
+        woken = gate.failed(permit, elapsed, error)
+    else:
+        woken = gate.abandoned(permit)
+    return woken
+
+
+class Passage:
+    """What one call took from a block of gates, and how it ends."""
+
+    __slots__ = ("_binders", "_holds", "_start", "_token", "entries", "site")
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.entries: list[tuple[Gatekeeper, Any, str, Any]] = []
+        self._binders: list[tuple[Gatekeeper, Any, str, str]] | None = None
+        self._holds: Holds | None = None
+        self._token: Token[tuple[HeldPermit, ...]] | None = None
+        self._start = 0.0
+
+    # --- in ---
+
+    def arrive(self, strategy: Gatekeeper, args: Args, kwargs: Kwargs) -> Caller | None:
+        """Pass a gate if that is possible at once; return the caller that has to wait otherwise."""
+        gate, partition, mode = choose(strategy, self.site, args, kwargs)
+        if mode == "off":
+            return None
+        if strategy.two_phase:
+            self._peek(strategy, gate, partition, mode)
+            return None
+        if mode == "observe":
+            self._observe(strategy, gate, partition, args, kwargs)
+            return None
+        if not strategy.weighs:
+            with contextlib.suppress(LookupError):
+                self.entries.append((strategy, gate, partition, gate.take()))
+                return None
+        return Caller(strategy, gate, self.site, partition, args, kwargs)
+
+    def took(self, strategy: Gatekeeper, gate: Any, partition: str, permit: Any) -> None:
+        """Remember a permit, to settle it when the call is over."""
+        self.entries.append((strategy, gate, partition, permit))
+
+    def _peek(self, strategy: Gatekeeper, gate: Any, partition: str, mode: str) -> None:
+        """First phase: fail fast, take nothing."""
+        if self._binders is None:
+            self._binders = []
+        self._binders.append((strategy, gate, partition, mode))
+        if mode == "enforce":
+            try:
+                gate.peek()
+            except RejectedError as error:
+                raise Caller(strategy, gate, self.site, partition, (), {}).rejected(error) from None
+
+    def bind(self, args: Args, kwargs: Kwargs) -> None:
+        """Second phase, right before the call; then the clock starts."""
+        for strategy, gate, partition, mode in self._binders or ():
+            if mode == "observe":
+                self._observe(strategy, gate, partition, args, kwargs)
+                continue
+            try:
+                permit = gate.take()
+            except LookupError:
+                permit = Caller(strategy, gate, self.site, partition, args, kwargs).bind()
+            self.entries.append((strategy, gate, partition, permit))
+        for _, gate, _, _ in self.entries:
+            if gate.timed:
+                self._start = clocks.current().now()
+                return
+
+    def begin(self) -> None:
+        """The call starts now: offer holds to it, and show it the permits that it may correct."""
+        if self.site.holds:
+            self._holds = Holds()
+            self._holds.enter()
+        self._token = self._show()
+
+    def _show(self) -> Token[tuple[HeldPermit, ...]] | None:
+        held = [HeldPermit(strategy, gate, permit) for strategy, gate, _, permit in self.entries if strategy.weighs]
+        return permits.set((*held, *permits.get())) if held else None
+
+    def _observe(self, strategy: Gatekeeper, gate: Any, partition: str, args: Args, kwargs: Kwargs) -> None:
+        """Ask without waiting and without refusing: report what would have happened."""
+        caller = Caller(strategy, gate, self.site, partition, args, kwargs)
+        with contextlib.suppress(RejectedError):
+            permit = caller.admit(caller.request(NOBODY, clocks.current().now()))
+            if hasattr(permit, "claim"):
+                wake(permit.withdraw())
+                strategy.emit(self.site, events.CallQueued(**strategy.facts(self.site, partition), ahead=0))
+            else:
+                self.took(strategy, gate, partition, permit)
+
+    # --- out ---
+
+    def refund(self) -> None:
+        """A gate refused: give back what the others gave, as if nobody had asked."""
+        for _, gate, _, permit in self.entries:
+            wake(gate.refund(permit))
+
+    def close(self, error: BaseException | None) -> None:
+        """Report the outcome now; the slots are released now, or with the last hold."""
+        if self._token is not None:
+            permits.reset(self._token)
+        try:
+            for strategy, gate, partition, permit in self.entries:
+                if gate.outcomes:
+                    elapsed = clocks.current().now() - self._start if gate.timed else 0.0
+                    wake(judge(strategy, gate, permit, elapsed, error))
+                if gate.news:
+                    strategy.announce(self.site, gate, partition)
+        finally:
+            if self._holds is not None:
+                self._holds.leave(self._release)
+            else:
+                self._release()
+
+    def _release(self) -> None:
+        for _, gate, _, permit in self.entries:
+            woken = gate.release(permit)
+            if woken:
+                wake(woken)
+
+    @contextlib.contextmanager
+    def step(self) -> Generator[None]:
+        """Around each item of a generator only what the function may ask for is set."""
+        token = self._show()
+        try:
+            yield
+        finally:
+            if token is not None:
+                permits.reset(token)
+
+
+class HeldPermit:
+    """A permit while it is held: what a decorated function may correct about it."""
+
+    __slots__ = ("gate", "permit", "strategy")
+
+    def __init__(self, strategy: Gatekeeper, gate: Any, permit: Any) -> None:
+        self.strategy = strategy
+        self.gate = gate
+        self.permit = permit
+
+    def reconcile(self, actual: float) -> None:
+        """Correct the cost that was estimated before the call by what it really was (tokens used)."""
+        wake(self.gate.reconcile(self.permit, actual))
+
+
+def current_permit(strategy: Gatekeeper) -> HeldPermit:
+    """Return the permit that the running call holds of `strategy`; LookupError if it holds none.
+
+    Only strategies with a cost or weight of each call show their permits.
+    """
+    for held in permits.get():
+        if held.strategy is strategy:
+            return held
+    message = f"no permit of {strategy.name} is held here; it must have a cost= (or weight=) and be around this call"
+    raise LookupError(message)
+
+
+class PermitBlock:
+    """The block form of an admission strategy; use it once."""
+
+    def __init__(self, strategy: Gatekeeper, args: Args, kwargs: Kwargs, cost: Any) -> None:
+        self._strategy = strategy
+        self._args = args
+        self._kwargs = kwargs
+        self._cost = cost
+        self._passage: Passage | None = None
+
+    async def __aenter__(self) -> HeldPermit:
+        strategy, site = self._strategy, self._strategy.own_site()
+        if self._cost is None:
+            return self._entered(await open_async((strategy,), site, self._args, self._kwargs))
+        caller = self._buyer()
+        return self._bought(caller, await caller.wait_async())
+
+    def __enter__(self) -> HeldPermit:
+        strategy, site = self._strategy, self._strategy.own_site()
+        if self._cost is None:
+            return self._entered(open_sync((strategy,), site, self._args, self._kwargs))
+        caller = self._buyer()
+        return self._bought(caller, caller.wait_sync())
+
+    def _buyer(self) -> Caller:
+        site = self._strategy.own_site()
+        gate, partition = self._strategy.gate_for(site, self._args, self._kwargs)
+        return Caller(self._strategy, gate, site, partition, self._args, self._kwargs, self._cost)
+
+    def _bought(self, caller: Caller, permit: Any) -> HeldPermit:
+        passage = Passage(caller.site)
+        passage.took(caller.strategy, caller.gate, caller.partition, permit)
+        passage.bind(self._args, self._kwargs)
+        return self._entered(passage)
+
+    def _entered(self, passage: Passage) -> HeldPermit:
+        self._passage = passage
+        passage.begin()
+        for strategy, gate, _, permit in passage.entries:
+            return HeldPermit(strategy, gate, permit)
+        return HeldPermit(self._strategy, self._strategy.gate, None)  # mode off or observe: there is nothing to hold
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._leave(error)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        passage, self._passage = self._passage, None
+        if passage is not None:
+            passage.close(error)

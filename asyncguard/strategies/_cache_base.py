@@ -1,0 +1,217 @@
+"""The handles to a cache: the whole of it, and one function of it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MethodType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from asyncguard._machines import checks
+from asyncguard._machines.flight import Work
+from asyncguard._pipeline import Pipeline, Site, record_of
+from asyncguard._runtime import colour, flights
+from asyncguard._strategy import Strategy
+from asyncguard.strategies import _cache_calls as calls
+from asyncguard.strategies import _cache_core as cores
+from asyncguard.strategies._cache_bound import Bound
+from asyncguard.strategies._cache_calls import Call
+from asyncguard.strategies._cache_core import Args, Core
+from asyncguard.strategies._cache_options import CacheOptions
+
+if TYPE_CHECKING:
+    from asyncguard._runtime.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A value found in the cache, its age in seconds, and whether it is past its time to live."""
+
+    value: Any
+    age: float
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """What a cache holds and how often it answered. `nbytes` is 0 unless `max_bytes` is set."""
+
+    entries: int
+    nbytes: int
+    hits: int
+    misses: int
+    joined: int
+    in_flight: int
+
+
+class CacheStrategy(Strategy[CacheOptions, Core]):
+    """A cache: the handle to everything that it holds, for all functions that it serves.
+
+    `pipeline_of(fn)[CacheResult]` (and `of(fn)`) is the handle to one function.
+    """
+
+    short_cut: ClassVar[bool] = False  # whether the driver has one for hits on an int or a str
+    view: ClassVar[type[CacheStrategy]]  # a subclass with a slot `chosen`
+    chosen: Pipeline | None = None
+
+    def __init__(self, options: CacheOptions) -> None:
+        super().__init__(options)
+        self.bounds: weakref.WeakSet[Bound] = weakref.WeakSet()
+        self._running: weakref.WeakSet[Work] = weakref.WeakSet()
+
+    def new_core(self, clock: Clock) -> Core:
+        """Build an empty cache."""
+        return Core(clock)
+
+    @property
+    def per_call(self) -> bool:
+        """Whether a hit has to be told: then the short cut, which tells nobody, must not be taken."""
+        return self.options.on_event is not None
+
+    def reconfigured(self) -> None:
+        """Find the places anew: other key rules make other places."""
+        for bound in list(self.bounds):
+            bound.resolve()
+
+    # --- the whole cache ---
+
+    def clear(self) -> None:
+        """Forget everything. What is being computed now is given to those who wait and not stored."""
+        core = self.state()
+        held = list(cores.leases(core.cells()))
+        for store in core.stores():
+            store.clear(held)
+
+    def invalidate_tag(self, tag: str) -> int:
+        """Forget what carries a tag, also what is being computed for it; return how many values that were."""
+        core = self.state()
+        held = list(cores.leases(core.cells(), tag))
+        return sum(len(store.remove_tag(tag, held).gone) for store in core.stores())
+
+    def trim(self, fraction: float) -> int:
+        """Give up a fraction (0..1) of the values, those least worth keeping; return how many those were."""
+        checks.fraction("fraction", fraction)
+        core = self.state()
+        return sum(len(store.trim(fraction, core.now()).gone) for store in core.stores())
+
+    def info(self) -> CacheInfo:
+        """Return what the cache holds and how often it answered."""
+        core = self.state()
+        cells, stores = core.cells(), core.stores()
+        return CacheInfo(
+            entries=sum(len(store) for store in stores),
+            nbytes=sum(store.nbytes for store in stores),
+            hits=sum(cell.hits for cell in cells),
+            misses=sum(cell.misses for cell in cells),
+            joined=sum(cell.joined for cell in cells),
+            in_flight=sum(len(cell.flights.table) for cell in cells),
+        )
+
+    def describe(self) -> list[str]:
+        """Say how full the cache is and how often it answers."""
+        info = self.info()
+        asked = info.hits + info.misses + info.joined
+        rate = f", {100 * info.hits / asked:.0f} % of {asked} calls were hits" if asked else ""
+        flying = f", {info.in_flight} being computed" if info.in_flight else ""
+        return [f"{info.entries} of {self.options.max_entries} entries{rate}{flying}"]
+
+    # --- one function ---
+
+    def of(self, fn: Callable[..., Any]) -> CachedFunction:
+        """Return the handle to one of the functions that this cache serves."""
+        record = record_of(fn)
+        if record is None:
+            return self._called_through(fn)
+        for bound in list(self.bounds):
+            if bound.site is record.site:
+                return CachedFunction(bound, (fn.__self__,) if isinstance(fn, MethodType) else ())
+        raise TypeError(f"{colour.name_of(fn)} is not guarded by this {self.kind}")
+
+    def _called_through(self, fn: Callable[..., Any]) -> CachedFunction:
+        """Return the handle to a function that is called through a pipeline: `pipeline.call(fn, ...)`."""
+        if not self.state().knows(cores.resolve(fn)[0]):
+            raise TypeError(f"{colour.name_of(fn)} is not guarded by this {self.kind}, nor was it called through it")
+        is_async = colour.kind_of(fn) == "async"
+        return CachedFunction(Bound(self, fn, Site(Pipeline(self), fn), is_async=is_async), ())
+
+    def in_pipeline(self, pipeline: Pipeline) -> Self:
+        """Return what `pipeline[CacheResult]` is: this cache, its `get`, `invalidate`, `refresh` for that pipeline."""
+        if all(bound.site.pipeline is pipeline for bound in list(self.bounds)):
+            return self
+        view = object.__new__(self.view)
+        view.__dict__ = self.__dict__  # one state: only the function differs
+        view.chosen = pipeline
+        return view  # type: ignore[return-value] # pyright: ignore[reportReturnType]
+
+    def _only(self) -> CachedFunction:
+        chosen = self.chosen
+        found = {id(b.function): b for b in list(self.bounds) if chosen is None or b.site.pipeline is chosen}
+        if len(found) != 1:
+            names = ", ".join(sorted(bound.name for bound in found.values())) or "none"
+            raise TypeError(f"this {self.kind} serves {len(found)} functions ({names}): say which one, with .of(fn)")
+        return CachedFunction(next(iter(found.values())), ())
+
+    def get(self, *args: Any, **kwargs: Any) -> Cached | None:
+        """Return what the cache has for a call, None if nothing; nothing is computed."""
+        return self._only().get(*args, **kwargs)
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
+        """Forget the value of a call; true if there was one. What is being computed for it now is not stored."""
+        return self._only().invalidate(*args, **kwargs)
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the value of a call anew and store it; to be awaited for an async function."""
+        return self._only().refresh(*args, **kwargs)
+
+    # --- life cycle ---
+
+    def remember(self, work: Work) -> None:
+        """Keep track of work in the background, for `aclose`."""
+        self._running.add(work)
+
+    async def aclose(self) -> None:
+        """Cancel the refreshes that run in the background and wait for their end."""
+        for work in list(self._running):
+            await flights.stop(work)
+        self.state().background.close()
+
+    def after_fork(self) -> None:
+        """Forget what is in flight in the parent."""
+        super().after_fork()
+        self._running = weakref.WeakSet()
+
+
+class CachedFunction:
+    """The handle to one function of a cache."""
+
+    def __init__(self, bound: Bound, prefix: Args) -> None:
+        self._bound = bound
+        self._prefix = prefix
+
+    def get(self, *args: Any, **kwargs: Any) -> Cached | None:
+        """Return what the cache has for a call, None if nothing; nothing is computed."""
+        core, _, place = self._bound.forces()
+        cell, key = place.locate(self._full(args), kwargs)
+        entry = cell.entries.get(key)
+        now = core.now()
+        if entry is None or now >= entry.stale:
+            return None
+        return Cached(entry.give(), now - entry.created, stale=now >= entry.fresh)
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
+        """Forget the value of a call; true if there was one. What is being computed for it now is not stored."""
+        _, _, place = self._bound.forces()
+        cell, key = place.locate(self._full(args), kwargs)
+        return bool(cell.store.remove(cell, key, cell.flights.detach_key(key)).gone)
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the value of a call anew and store it; to be awaited for an async function."""
+        bound = self._bound
+        core, options, place = bound.forces()
+        full = self._full(args)
+        call = Call(bound, (*self._prefix, *args), kwargs, "anew").at(core, options, *place.locate(full, kwargs))
+        return calls.fetch(call) if bound.is_async else calls.fetch_sync(call)
+
+    def _full(self, args: Args) -> Args:
+        return self._bound.full((*self._prefix, *args))

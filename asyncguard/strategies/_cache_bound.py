@@ -1,0 +1,132 @@
+"""One guarded function in its cache: where its values are, and what becomes of a new one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from asyncguard import events
+from asyncguard._machines.flight import Flight
+from asyncguard._machines.store import Change, Entry, Lease, Lifetime
+from asyncguard._runtime import clock as clocks
+from asyncguard._runtime import dispatch, flights_sync, parking
+from asyncguard._runtime.colour import name_of
+from asyncguard.errors import CallTimeoutError
+from asyncguard.strategies import _cache_calls as calls
+from asyncguard.strategies import _cache_core as cores
+from asyncguard.strategies import _cache_values as values
+from asyncguard.strategies._cache_calls import Call
+from asyncguard.strategies._cache_core import Args, Cell, Core, Place
+from asyncguard.strategies._cache_options import CacheOptions, KeyRules
+
+if TYPE_CHECKING:
+    from asyncguard._pipeline import Site
+    from asyncguard.strategies._cache_base import CacheStrategy
+
+_REPORTED = frozenset({"size", "bytes", "expired"})
+
+
+class Bound:
+    """One guarded function in its cache. It pickles without the cache, which is found again at the first call."""
+
+    __slots__ = ("__weakref__", "fn", "function", "is_async", "name", "place", "prefix", "quick", "site", "strategy")
+
+    def __init__(self, strategy: CacheStrategy, fn: Callable[..., Any], site: Site, *, is_async: bool) -> None:
+        self.__setstate__((strategy, fn, site, is_async))
+        self.resolve()
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.strategy, self.fn, self.site, self.is_async
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.strategy, self.fn, self.site, self.is_async = state
+        self.place: Place | None = None
+        self.quick: Cell | None = None
+
+    def resolve(self) -> Place:
+        """Find the place of the function in the cache, and whether the driver's short cut is right for it."""
+        strategy = self.strategy
+        self.function, self.prefix = cores.resolve(self.site.function)
+        self.name = name_of(self.site.function)
+        place = self.place = self.at(strategy.core, strategy.options.rules)
+        short_cut = place.quick and not self.site.monitored and strategy.short_cut
+        self.quick = place.cell if short_cut else None
+        strategy.bounds.add(self)
+        return place
+
+    def at(self, core: Core, rules: KeyRules) -> Place:
+        """Return the place of the function in some state, under some rules."""
+        own = cores.own_parameter(self.function, self.prefix, rules)
+        return core.place(self.function, rules, own)
+
+    def forces(self) -> tuple[Core, CacheOptions, Place]:
+        """Return the state, the options and the place that are in force here."""
+        strategy, place = self.strategy, self.place or self.resolve()
+        if not strategy.special:
+            return strategy.core, strategy.options, place
+        core, options = strategy.state(), strategy.live()
+        if core is not strategy.core or options is not strategy.options:
+            place = self.at(core, options.rules)
+        return core, options, place
+
+    def full(self, args: Args) -> Args:
+        """Return the arguments with the object of a bound method in front."""
+        return (*self.prefix, *args) if self.prefix else args
+
+    # --- the value ---
+
+    def accept(self, call: Call, value: Any, lease: Lease) -> Entry:
+        """Make an entry of a value and store it, if it may be stored."""
+        values.refuse(self.name, value)
+        life = call.options.lifetime(value)
+        entry = Entry(*values.isolated(value, call.options.isolation))
+        if life is not None:
+            self.store(call, entry, life, lease)
+        return entry
+
+    def store(self, call: Call, entry: Entry, life: Lifetime, lease: Lease) -> None:
+        """Store an entry."""
+        now = call.core.now()
+        entry.live(now, life)
+        entry.took = now - call.started
+        self.report(calls.store(call, entry, call.key, lease, call.tags), entry.size)
+
+    def report(self, change: Change, nbytes: int = 0, items: int = 1) -> None:
+        """Tell what a write did."""
+        if not self.heard():
+            return
+        if change.stored:
+            self.emit(events.CacheStored, items=items, nbytes=nbytes)
+        for reason, count in Counter(reason for _, reason in change.gone).items():
+            if reason in _REPORTED:
+                self.emit(events.CacheEvicted, items=count, reason=reason)
+
+    # --- waiting of plain functions ---
+
+    def must_not_wait(self) -> bool:
+        """Tell whether blocking this thread would block an event loop."""
+        return clocks.thread_runs_loop()
+
+    def wait(self, call: Call, flight: Flight, spot: parking.ThreadSpot) -> None:
+        """Wait for another thread; raises CallTimeoutError when the deadline of the call comes first."""
+        if not flights_sync.wait(call.cell.flights, flight, spot):
+            raise CallTimeoutError(
+                f"{self.name}: the deadline came while waiting for the thread that computes the value",
+                strategy=self.strategy.name,
+            )
+
+    # --- telling ---
+
+    def heard(self) -> bool:
+        """Tell whether anybody listens (`Strategy.heard`, without its calls: every hit asks)."""
+        return bool(dispatch.handlers) or self.site.monitored or self.strategy.options.on_event is not None
+
+    def emit(self, event: type[events.Event], **facts: Any) -> None:
+        """Tell what happened."""
+        self.strategy.emit(self.site, event(**self.strategy.facts(self.site), **facts))
+
+    def told(self, event: type[events.Event]) -> None:
+        """Tell what became of a call, unless nobody listens."""
+        if self.heard():
+            self.emit(event)

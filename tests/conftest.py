@@ -1,0 +1,38 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+from asyncguard._runtime import dispatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Few examples while working, many in .ci/run. No deadlines: a slow machine is not a wrong answer.
+settings.register_profile("default", max_examples=25, deadline=None)
+settings.register_profile("ci", max_examples=150, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Both async libraries, for `asyncguard.testing.run(main, backend=backend)`."""
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a subscriber or a working thread to the tests after it."""
+    before = set(threading.enumerate())
+    yield
+    handlers, dispatch.handlers = dispatch.handlers, ()
+    assert not handlers, "the test left its subscribers behind"
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5.0)
+        assert not thread.is_alive() or thread.daemon, f"the test left {thread.name} running"
