@@ -259,7 +259,8 @@ def settle(  # noqa: PLR0913 - all facts of an outcome
     """Report how a call ended that did not return, and release its permit."""
     woken: Sequence[Any] = ()
     try:
-        woken = judge(strategy, gate, permit, clocks.REAL.now() - start if gate.timed else 0.0, error)
+        if gate.outcomes:
+            woken = judge(strategy, gate, permit, clocks.REAL.now() - start if gate.timed else 0.0, error)
     finally:
         _tell(strategy, gate, site, woken, gate.release(permit))
 
@@ -278,20 +279,84 @@ def _tell(
 
 def block_async(block: Block, fn: Call, site: Site) -> Call:
     """Return the driver of a block around a coroutine function."""
+    order = _binding_order(block)
+    usual = not site.holds and site.pipeline.partition is None
 
     async def admitted(*args: Any, **kwargs: Any) -> Any:
-        return await through_async(block, fn, site, args, kwargs)
+        permits = _take_all(order) if usual else None
+        if permits is None:
+            return await through_async(block, fn, site, args, kwargs)
+        start = clocks.REAL.now() if permits.pop() else 0.0
+        try:
+            result = await fn(*args, **kwargs)
+        except BaseException as error:
+            _settle_all(order, permits, site, start, error)
+            raise
+        _succeeded_all(order, permits, site, start)
+        return result
 
     return admitted
 
 
 def block_sync(block: Block, fn: Call, site: Site) -> Call:
     """Return the driver of a block around a plain function."""
+    order = _binding_order(block)
+    usual = not site.holds and site.pipeline.partition is None
 
     def admitted(*args: Any, **kwargs: Any) -> Any:
-        return through_sync(block, fn, site, args, kwargs)
+        permits = _take_all(order) if usual else None
+        if permits is None:
+            return through_sync(block, fn, site, args, kwargs)
+        start = clocks.REAL.now() if permits.pop() else 0.0
+        try:
+            result = fn(*args, **kwargs)
+        except BaseException as error:
+            _settle_all(order, permits, site, start, error)
+            raise
+        _succeeded_all(order, permits, site, start)
+        return result
 
     return admitted
+
+
+def _binding_order(block: Block) -> Block:
+    """Return the gates as they bind: those with two phases last. If nobody has to wait, the first phase is no phase."""
+    return (*(each for each in block if not each.two_phase), *(each for each in block if each.two_phase))
+
+
+def _take_all(order: Block) -> list[Any] | None:
+    """Return a permit of each gate, and last whether any is timed; None if one is to be asked in its long way."""
+    permits: list[Any] = []
+    timed = False
+    try:
+        for strategy in order:
+            if strategy.special:
+                raise LookupError  # noqa: TRY301 - the same way out as a gate that is not free
+            gate = strategy.gate
+            permits.append(gate.take())
+            if gate.timed:
+                timed = True
+    except LookupError:
+        for strategy, permit in zip(order, permits, strict=False):
+            wake(strategy.gate.refund(permit))
+        return None
+    permits.append(timed)
+    return permits
+
+
+def _succeeded_all(order: Block, permits: list[Any], site: Site, start: float) -> None:
+    elapsed = clocks.REAL.now() - start if start else 0.0
+    for strategy, permit in zip(order, permits, strict=True):
+        gate = strategy.gate
+        woken = gate.succeeded(permit, elapsed) if gate.outcomes else ()
+        freed = gate.release(permit)
+        if woken or freed or gate.news:
+            _tell(strategy, gate, site, woken, freed)
+
+
+def _settle_all(order: Block, permits: list[Any], site: Site, start: float, error: BaseException) -> None:
+    for strategy, permit in zip(order, permits, strict=True):
+        settle(strategy, strategy.gate, permit, site, start, error)
 
 
 async def through_async(block: Block, fn: Call, site: Site, args: Args, kwargs: Kwargs) -> Any:

@@ -8,14 +8,14 @@ is given back moves those behind it forward. A wait that would be too long is re
 from __future__ import annotations
 
 import math
-import sys
 import threading
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from asyncguard._machines import checks
+from asyncguard._machines.bucket_quick import Doors, alone, quick, quick_all
 from asyncguard._machines.gate import Request, Wake
-from asyncguard._machines.gcra import SHUT, Line
+from asyncguard._machines.gcra import Line
 from asyncguard._machines.rates import Rate
 from asyncguard._machines.timetable import Place, Timetable
 from asyncguard.errors import RateLimitedError
@@ -61,103 +61,113 @@ class Reservation(Place):
         return self._bucket.refusal(self.slot / SECOND - now, self.until - now)
 
 
-class Bucket:
+class Bucket(Doors):
     """Rates that hold together. `clock_ns` gives monotonic nanoseconds, `label` names it in messages."""
 
     def __init__(self, rates: Sequence[Rate], clock_ns: Callable[[], int], label: str = "rate_limit") -> None:
         self.outcomes = False
         self.timed = False
         self.news: tuple[()] = ()
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._clock = clock_ns
         self._label = label
         self._set_lines([Line(rate, clock_ns()) for rate in rates])
 
     def _set_lines(self, lines: Sequence[Line]) -> None:
         self._table = Timetable(lines)
-        self._lines = lines
-        self._queue = self._table.queue
+        self.queue = self._table.queue
+        self.lines = lines
         self._weighed = any(line.rate.cost is not None for line in lines)
-        self._alone = _Alone(self._lock, lines, self._queue)
-        quick = _quick(lines[0], self._clock)
-        self.take = _never if self._weighed or len(lines) > 1 else quick if _GIL else _locked(quick, self._lock)
+        self.take = self._fast_path()
 
-    # --- the gate ---
+    def _fast_path(self) -> Callable[[], Costs]:
+        if self._weighed:
+            return _never
+        if len(self.lines) == 1:
+            return quick(self.lines[0], self._clock, self.lock)
+        return quick_all(self.lines, self._clock, self.lock)
+
+    # --- the gate; `take`, the fast path, is made above ---
 
     def admit(self, request: Request) -> Costs | Reservation:
         """Return a permit, or the place that was reserved; raise RateLimitedError if its time would be too late.
 
         Raises ValueError for a cost that is none, or that no burst allows.
         """
-        costs = self._costs(request.cost)
-        with self._alone:
-            now = self._tidy()
-            slot = self._table.earliest(costs, now)
-            if slot > now and slot / SECOND > request.until:
-                raise self.refusal((slot - now) / SECOND, request.until - now / SECOND)
-            place = Reservation(self, self._table, request, costs)
-            place.claimed = slot <= now
-            self._table.add(place, slot)
-            return costs if place.claimed else place
+        return self._admit(request, self._costs(request.cost))
+
+    @alone
+    def _admit(self, request: Request, costs: Costs) -> Costs | Reservation:
+        now = self._tidy()
+        slot = self._table.earliest(costs, now)
+        if slot > now and slot / SECOND > request.until:
+            raise self.refusal((slot - now) / SECOND, request.until - now / SECOND)
+        place = Reservation(self, self._table, request, costs)
+        place.claimed = slot <= now
+        self._table.add(place, slot)
+        return costs if place.claimed else place
 
     def claim(self, place: Reservation, now: float) -> Costs | None:
         """Take the permit of a reservation whose time has come; `now` in seconds."""
-        with self._alone:
-            self._tidy()
-            if place.slot / SECOND > now:
-                return None
-            place.claimed = True
-            following = self._table.first()
+        if not self._claim(place, now):
+            return None
         # Those behind may have been moved forward since they set their timers: each wakes the next in line.
+        following = self._table.first()
         if isinstance(following, Reservation) and following.told > following.slot / SECOND and following.spot:
             following.spot.wake()
         return place.permit
 
+    @alone
+    def _claim(self, place: Reservation, now: float) -> bool:
+        self._tidy()
+        place.claimed = place.slot / SECOND <= now
+        self._tidy()
+        return place.claimed
+
+    @alone
     def due(self, place: Reservation) -> float:
         """Return the time of a reservation in seconds."""
-        with self._alone:
-            self._tidy()
-            place.told = place.slot / SECOND
-            return place.told
+        self._tidy()
+        place.told = place.slot / SECOND
+        return place.told
 
+    @alone
     def withdraw(self, place: Reservation) -> Wake:
         """Take back a reservation; whoever stands first now is woken."""
-        if place.claimed:
-            return self.refund(place.permit)
-        with self._alone:
-            if place.table is self._table and not place.gone:
-                self._table.leave(place)
-            return self._first_spot()
+        if place.claimed:  # interrupted between the claim and the call
+            return self._correct(place.permit, [0.0] * len(place.permit))
+        if place.table is self._table and not place.gone:
+            self._table.leave(place)
+        return self._first_spot()
 
+    @alone
     def refund(self, permit: Costs) -> Wake:
         """Give back what a call took that was never made."""
-        with self._alone:
-            return self._correct(permit, [0.0] * len(permit))
+        return self._correct(permit, [0.0] * len(permit))
 
     def reconcile(self, permit: Costs | None, actual: float) -> Wake:
         """Correct the cost of a permit by what it really was; a debt is repaid by those who come later."""
-        if hasattr(actual, "__index__") and not isinstance(actual, bool):
-            actual = int(actual)
-        checks.number("actual", actual, least=0.0)
-        if permit is None:  # the limiter only observes
-            return NOBODY
-        with self._alone:
-            return self._correct(permit, self._spread(actual))
+        actual = _number("the actual cost", actual)
+        return NOBODY if permit is None else self._reconcile(permit, actual)  # None: the limiter only observes
 
+    @alone
+    def _reconcile(self, permit: Costs, actual: float) -> Wake:
+        return self._correct(permit, self._spread(actual))
+
+    @alone
     def limit(self, remaining: float | None, reset: float | None, *, weighed: bool) -> Wake:
         """Take over what a service says is left of its own count; we never believe in more than before.
 
         `remaining` is in units of the rate, `reset` the seconds until there is more: with less than 1 left, nothing
         starts before. `weighed` means the rates that have a cost, False those that have none.
         """
-        with self._alone:
-            now = self._tidy()
-            front = self._table.front()
-            for i, line in enumerate(self._lines):
-                if (line.rate.cost is not None) == weighed:
-                    front[i] = max(front[i], line.drained(now, remaining, reset))
-            self._table.move(front)
-            return self._first_spot()
+        now = self._tidy()
+        front = list(self._table.front())
+        for i, line in enumerate(self.lines):
+            if (line.rate.cost is not None) == weighed:
+                front[i] = max(front[i], line.drained(now, remaining, reset))
+        self._table.move(front)
+        return self._first_spot()
 
     def release(self, permit: Costs) -> Wake:
         """Do nothing: a rate is not given back."""
@@ -180,49 +190,49 @@ class Bucket:
 
     def wait(self, cost: object = 1) -> float:
         """Return in how many seconds a call of that cost could start, 0.0 if now; takes nothing."""
-        costs = self._costs(cost)
-        with self._alone:
-            now = self._tidy()
-            return (self._table.earliest(costs, now) - now) / SECOND
+        return self._wait(self._costs(cost))
 
+    @alone
+    def _wait(self, costs: Costs) -> float:
+        now = self._tidy()
+        return (self._table.earliest(costs, now) - now) / SECOND
+
+    @alone
     def describe(self) -> str:
         """Say in a few words what is left of each rate, and who waits."""
-        with self._alone:
-            now = self._tidy()
-            left = ", ".join(f"{line.rate}: {line.left(now):g} left" for line in self._lines)
-            return f"{left}; {self._table.waiting()} waiting"
+        now = self._tidy()
+        left = ", ".join(f"{line.rate}: {line.left(now):g} left" for line in self.lines)
+        return f"{left}; {self._table.waiting()} waiting"
 
+    @alone
     def idle(self) -> bool:
         """Tell whether every rate is at rest and nobody waits."""
-        with self._alone:
-            now = self._tidy()
-            return not self._queue and all(line.full(now) for line in self._lines)
+        now = self._tidy()
+        return not self.queue and all(line.full(now) for line in self.lines)
 
     def refusal(self, wait: float, patience: float) -> RateLimitedError:
         """Return the rejection of a caller who would wait longer than it may; both in seconds."""
-        rates = ", ".join(str(line.rate) for line in self._lines)
+        rates = ", ".join(str(line.rate) for line in self.lines)
         message = (
             f"{self._label}: {rates} allows this call in {wait:.2f} s, and it may wait for {max(0.0, patience):.2f} s "
             "(max_wait or its deadline)"
         )
         return RateLimitedError(message, retry_after=max(0.0, wait))
 
+    @alone
     def configure(self, rates: Sequence[Rate]) -> None:
         """Take other rates. Reserved places keep their times, and the new rates begin behind them."""
-        with self._alone:
-            now = self._tidy()
-            ahead = [max(0, line.tat // line.scale - now) for line in self._lines]
-            ahead += [0] * len(rates)
-            self._set_lines([Line(rate, now + debt) for rate, debt in zip(rates, ahead, strict=False)])
+        now = self._tidy()
+        ahead = [max(0, line.tat // line.scale - now) for line in self.lines] + [0] * len(rates)
+        self._set_lines([Line(rate, now + debt) for rate, debt in zip(rates, ahead, strict=False)])
 
     def after_fork(self) -> None:
         """In a forked child: a new lock, and nobody waits."""
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._tidy()
-        front = self._table.front()
-        self._queue.clear()
-        self._table.move(front)
-        self._set_lines(self._lines)
+        for line, tat in zip(self.lines, self._table.front(), strict=True):
+            line.tat, line.gap = tat, line.reach
+        self._set_lines(self.lines)
 
     # --- under the lock ---
 
@@ -233,8 +243,8 @@ class Bucket:
 
     def _correct(self, permit: Costs, costs: Costs) -> Wake:
         now = self._tidy()
-        front = self._table.front()
-        for i, line in enumerate(self._lines[: len(permit)]):
+        front = list(self._table.front())
+        for i, line in enumerate(self.lines[: len(permit)]):
             front[i] = max(front[i], now * line.scale) + line.units(costs[i]) - line.units(permit[i])
         permit[:] = costs
         self._table.move(front)
@@ -248,76 +258,24 @@ class Bucket:
 
     def _costs(self, cost: object) -> Costs:
         given = cast("Sequence[Any]", cost) if isinstance(cost, list | tuple) else self._spread(cost)
-        return [_cost(line.rate, each) for line, each in zip(self._lines, given, strict=True)]
+        return [_cost(line.rate, each) for line, each in zip(self.lines, given, strict=True)]
 
     def _spread(self, cost: Any) -> list[Any]:
         # A single number is for the rates that weigh calls; where none does, for all of them.
-        return [cost if line.rate.cost is not None or not self._weighed else 1 for line in self._lines]
-
-
-# Without the interpreter's lock (PEP 703) the fast path needs one of its own.
-_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
-def _quick(line: Line, clock: Callable[[], int]) -> Callable[[], Costs]:
-    """Return the fast path of a single rate: a call of cost 1 starts now, or LookupError. One clock read and no lock.
-
-    Two threads that read `tat` at the same time would sell one slot twice. CPython (3.11 to 3.13, with its global
-    lock) lets another thread run only at a call, at a jump back and at the start of a function, and there is none of
-    these between reading `tat` and writing it: arithmetic on ints and slots of an object call no Python code. The
-    methods that need longer shut `gap` first, and what they shut is seen by whoever reads it after. A test holds the
-    byte code to this. (A tracer may break it, and lets one call too many start; the lock would cost as much again as
-    everything else here.)
-    """
-    scale, one = line.scale, line.interval
-
-    def take() -> Costs:
-        now = clock() * scale
-        ahead = line.tat - now
-        if ahead > line.gap:
-            raise LookupError
-        line.tat = now + one if ahead < 0 else line.tat + one
-        return [1]
-
-    return take
-
-
-def _locked(take: Callable[[], Costs], lock: threading.Lock) -> Callable[[], Costs]:
-    def take_alone() -> Costs:
-        with lock:
-            return take()
-
-    return take_alone
+        return [cost if line.rate.cost is not None or not self._weighed else 1 for line in self.lines]
 
 
 def _never() -> Costs:
     raise LookupError
 
 
-class _Alone:
-    """The lock of a bucket for everything but the fast path, which is shut out as long, and while anybody waits."""
-
-    __slots__ = ("_lines", "_lock", "_queue")
-
-    def __init__(self, lock: threading.Lock, lines: Sequence[Line], queue: Sized) -> None:
-        self._lock = lock
-        self._lines = lines
-        self._queue = queue
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        for line in self._lines:
-            line.gap = SHUT
-
-    def __exit__(self, *error: object) -> None:
-        for line in self._lines:
-            line.gap = SHUT if self._queue else line.reach
-        self._lock.release()
-
-
 def _cost(rate: Rate, cost: Any) -> float:
-    """Return a cost as an int or a float; ValueError if it is none or more than the burst."""
+    return _number(f"the cost for {rate}", cost, most=float(rate.burst))
+
+
+def _number(what: str, cost: Any, most: float = math.inf) -> float:
+    """Return a cost, a whole number as an int; ValueError if it is none."""
     if hasattr(cost, "__index__") and not isinstance(cost, bool):  # NumPy's integers, too
         cost = int(cost)
-    checks.number(f"the cost for {rate}", cost, least=0.0, most=float(rate.burst))
-    return cost  # type: ignore[no-any-return] # a number now
+    number = checks.number(what, cost, least=0.0, most=most)
+    return cost if isinstance(cost, int) else number

@@ -146,8 +146,8 @@ class Circuit:
         with self._lock:
             if permit is self._epoch:
                 now = self._clock()
-                permit.good(number, now)
-                self._decide(now)
+                if permit.good(number, now):
+                    self._decide(now)
 
     def _count_bad(self, permit: Epoch, *, slow: bool, error: Exception | None) -> None:
         with self._lock:

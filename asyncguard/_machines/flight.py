@@ -106,6 +106,8 @@ class Flights:
         """
         with self._lock:
             flight, new = self.table.get(key), False
+            if flight is not None and inside is not None:
+                _refuse_circle(inside, flight)
             if flight is None or anew or not flight.work.alive():
                 if flight is not None:
                     flight.lease.void = True  # a single store, and nobody makes it false again
@@ -208,11 +210,15 @@ class Flights:
 
 
 def _link(inside: Work, flight: Flight) -> None:
-    """Note that a work waits for a flight, unless that would close a circle."""
+    """Note that a work waits for a flight."""
     with _edges:
-        if any(work is inside for work in _chain(flight.work)):
-            raise CircularWaitError("waits for itself")
         inside.waits_for.append(flight)
+
+
+def _refuse_circle(inside: Work, flight: Flight) -> None:
+    with _edges:
+        if inside.running and any(work is inside for work in _chain(flight.work)):
+            raise CircularWaitError("waits for itself")
 
 
 def _unlink(inside: Work, flight: Flight) -> None:

@@ -101,11 +101,18 @@ def _bytearray(value: bytearray) -> Hashable:
 
 
 def _list(value: list[Any]) -> Hashable:
-    return (list, tuple([freeze(each) for each in value]))
+    return (list, _members(value))
 
 
 def _tuple(value: tuple[Any, ...]) -> Hashable:
-    return (tuple, tuple([freeze(each) for each in value]))
+    return (tuple, _members(value))
+
+
+def _members(value: list[Any] | tuple[Any, ...]) -> tuple[Hashable, ...]:
+    """Freeze the members; texts and whole numbers stand for themselves, so a list of them is taken at once."""
+    if _THEMSELVES.issuperset(map(type, value)):
+        return tuple(value)
+    return tuple([freeze(each) for each in value])
 
 
 def _dict(value: dict[Any, Any]) -> Hashable:
@@ -126,6 +133,7 @@ def _unordered(frozen: list[Hashable]) -> Hashable:
     return unique if len(unique) == len(frozen) else frozenset(Counter(frozen).items())
 
 
+_THEMSELVES = frozenset({int, str, type(None)})
 _EXACT: dict[type, Freezer] = {
     int: _itself,
     str: _itself,

@@ -171,7 +171,7 @@ class Ledger:
             door.running -= 1
             self.running -= 1
             self.ended += 1
-            if reservation.waiting or reservation.measured or reservation.learned:
+            if reservation.waiting or self.measuring is reservation:
                 self._unmark(reservation)
             if reservation.drawn or reservation.lent:
                 self._give_back(reservation)

@@ -46,11 +46,12 @@ class Probes:
         self._granted = min(self._granted, now)  # the clock went back
         return self.full() and now - self._granted >= patience
 
-    def good(self, number: int, now: float) -> None:
-        """Count a probe that succeeded in time."""
+    def good(self, number: int, now: float) -> bool:
+        """Count a probe that succeeded in time; it may decide."""
         del number, now
         self._end()
         self._run = 0
+        return True
 
     def bad(self, now: float, *, failed: bool, slow: bool) -> None:
         """Count a probe that failed, was slow, or both."""

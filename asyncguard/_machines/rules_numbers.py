@@ -102,7 +102,7 @@ def _numpy_scan(xp: Any) -> Callable[[Any], bool]:
     """Return the scan of plain numpy arrays.
 
     Up to 8192 elements the dot product with itself is finite only if all elements are (3 times faster than a scan); if
-    it is not, a scan confirms, because finite values of 3e38 overflow it too (`vdot` does not warn of that, `dot` does).
+    it is not, a scan confirms, because finite values of 3e38 overflow it too (`dot` would warn of that, `vdot` not).
     """
     isfinite, every, finite, square = xp.isfinite, xp.logical_and.reduce, math.isfinite, xp.vdot
 
@@ -110,10 +110,8 @@ def _numpy_scan(xp: Any) -> Callable[[Any], bool]:
         dtype = value.dtype
         if dtype.kind in EXACT_KINDS:
             return True
-        if value.size <= SMALL and dtype.char in "fd" and dtype.isnative and value.flags.c_contiguous:
-            if finite(square(value, value)):
-                return True
-        return bool(every(isfinite(value), axis=None))
+        small = value.size <= SMALL and dtype.char in "fd" and dtype.isnative and value.flags.c_contiguous
+        return (small and finite(square(value, value))) or bool(every(isfinite(value), axis=None))
 
     return scan
 

@@ -71,12 +71,13 @@ class CountWindow(Numbers):
         self._failures: deque[int] = deque()
         self._slows: deque[int] = deque()
 
-    def good(self, number: int, now: float) -> None:
-        """Count a good call that came in with its number."""
+    def good(self, number: int, now: float) -> bool:
+        """Count a good call that came in with its number; tell whether it may open the circuit."""
         del now
         self.look = NEVER
         self._run = 0
         self._at = max(self._at, number)
+        return True
 
     def bad(self, now: float, *, failed: bool, slow: bool) -> None:
         """Count a failed call, a slow one, or one that is both."""
@@ -126,16 +127,17 @@ class TimeWindow(Numbers):
         self._looked = now
         self._stride = 1
 
-    def good(self, number: int, now: float) -> None:
-        """Count a good call that came in with its number, and those since the last look."""
+    def good(self, number: int, now: float) -> bool:
+        """Count a good call that came in with its number, and those since the last look; tell whether it may open."""
         self._run = 0
         self._settle(number, now)
         if self._totals[1] or self._totals[2]:
             self.look = 0
-            return
+            return True
         self._stride = min(2 * self._stride, STRIDE) if now - self._looked < self._width else 1
         self._looked = now
         self.look = self._at + self._stride
+        return False
 
     def bad(self, now: float, *, failed: bool, slow: bool) -> None:
         """Count a failed call, a slow one, or one that is both, and the good ones since the last look."""

@@ -20,7 +20,7 @@ from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import deadlines, holds, parking
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from asyncguard._machines.flight import Waiter
 
@@ -235,28 +235,34 @@ def _nothing() -> None:
     """Do nothing: scheduling it tells whether a trio run is still there."""
 
 
-async def wait(flights: Flights, flight: Flight, spot: parking.AsyncSpot) -> None:
-    """Wait until a flight has ended; LOST if its loop stopped.
+async def wait(table: Flights, flights: Sequence[Flight], spot: parking.AsyncSpot) -> None:
+    """Wait until flights have ended; LOST are those whose loop stopped.
 
-    Who is cancelled meanwhile leaves. If it was the last who waited, the work is cancelled, and has ended when the
+    Who is cancelled meanwhile leaves. Where it was the last who waited, the work is cancelled, and has ended when the
     cancellation goes on: nothing of it is left behind.
     """
-    work = flight.work
     try:
-        while flight.state is State.RUNNING:
-            await spot.wait(_patience(work))
-            if flight.state is State.RUNNING and not work.alive():
-                wake(flights.lost(flight))
+        for flight in flights:
+            while flight.state is State.RUNNING:
+                await spot.wait(_patience(flight.work))
+                if flight.state is State.RUNNING and not flight.work.alive():
+                    wake(table.lost(flight))
     except BaseException:
-        await _leave(flights, flight, spot)
+        for work in leave(table, flights, spot):
+            await stop(work)
         raise
-    flights.leave(flight, spot, _inside.get())
+    leave(table, flights, spot)
 
 
-async def _leave(flights: Flights, flight: Flight, spot: parking.AsyncSpot) -> None:
-    work = flights.leave(flight, spot, _inside.get())
-    if work is not None:
-        await stop(work)
+def leave(table: Flights, flights: Iterable[Flight], spot: Waiter) -> list[Work]:
+    """Stop waiting; return the works that nobody waits for any more, already cancelled."""
+    here = _inside.get()
+    left = [table.leave(flight, spot, here) for flight in flights]
+    works = [work for work in left if work is not None]
+    for work in works:
+        if work.handle is not None:
+            work.handle.cancel()
+    return works
 
 
 async def stop(work: Work) -> None:

@@ -15,7 +15,7 @@ from asyncguard._runtime import deadlines, flights
 from asyncguard._runtime.parking import ThreadSpot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _MOST_THREADS = 4
 _MOST_WAITING = 64
@@ -55,18 +55,19 @@ def _run(context: Context, run: Job, ended: Ended) -> None:
         raise
 
 
-def wait(table: Flights, flight: Flight, spot: ThreadSpot) -> bool:
-    """Block until a flight has ended; false if the deadline of this call came first."""
+def wait(table: Flights, waited_for: Sequence[Flight], spot: ThreadSpot) -> bool:
+    """Block until flights have ended; false if the deadline of this call came first."""
     try:
-        while flight.state is State.RUNNING:
-            left = deadlines.remaining()
-            if left == 0.0:
-                return False
-            spot.wait(math.inf if left is None else left)
-            if flight.state is State.RUNNING and not flight.work.alive():
-                flights.wake(table.lost(flight))
+        for flight in waited_for:
+            while flight.state is State.RUNNING:
+                left = deadlines.remaining()
+                if left == 0.0:
+                    return False
+                spot.wait(math.inf if left is None else left)
+                if flight.state is State.RUNNING and not flight.work.alive():
+                    flights.wake(table.lost(flight))
     finally:
-        table.leave(flight, spot, flights.inside())
+        flights.leave(table, waited_for, spot)
     return True
 
 

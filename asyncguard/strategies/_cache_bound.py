@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncguard import events
-from asyncguard._machines.flight import Flight
+from asyncguard._machines.flight import Flight, Flights
 from asyncguard._machines.store import Change, Entry, Lease, Lifetime
-from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import dispatch, flights_sync, parking
 from asyncguard._runtime.colour import name_of
 from asyncguard.errors import CallTimeoutError
@@ -104,13 +103,9 @@ class Bound:
 
     # --- waiting of plain functions ---
 
-    def must_not_wait(self) -> bool:
-        """Tell whether blocking this thread would block an event loop."""
-        return clocks.thread_runs_loop()
-
-    def wait(self, call: Call, flight: Flight, spot: parking.ThreadSpot) -> None:
-        """Wait for another thread; raises CallTimeoutError when the deadline of the call comes first."""
-        if not flights_sync.wait(call.cell.flights, flight, spot):
+    def wait(self, table: Flights, flights: Sequence[Flight], spot: parking.ThreadSpot) -> None:
+        """Wait for other threads; raises CallTimeoutError when the deadline of the call comes first."""
+        if not flights_sync.wait(table, flights, spot):
             raise CallTimeoutError(
                 f"{self.name}: the deadline came while waiting for the thread that computes the value",
                 strategy=self.strategy.name,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from asyncguard import events
 from asyncguard._machines.flight import CircularWaitError, Flight, Flights, State, Waiter, Work
 from asyncguard._machines.store import Change, Entry, Lease
+from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import flights as running
 from asyncguard._runtime import flights_sync, parking
 from asyncguard.strategies import _cache_values as values
@@ -150,7 +151,7 @@ async def fetch(call: Call) -> Any:
             launch(call, flight)
         elif not new:
             call.bound.told(events.CacheJoined)
-        await running.wait(call.cell.flights, flight, spot)
+        await running.wait(call.cell.flights, [flight], spot)
         if flight.state is not State.LOST:
             return call.result(flight)
 
@@ -171,30 +172,28 @@ def launch(call: Call, flight: Flight, limit: float | None = None) -> None:
 
 
 def fetch_sync(call: Call) -> Any:
-    """Make a call of a plain function: whoever comes first computes in its own thread, the others wait."""
+    """Make a call of a plain function: whoever comes first computes in its own thread, the others wait.
+
+    On a thread that runs an event loop nobody waits, since that would block the loop: it computes for itself.
+    """
+    if clocks.thread_runs_loop():
+        call.how = "anew"
     while True:
         spot = parking.ThreadSpot()
         flight, new = call.join(spot)
-        if new:
-            lead(call, flight, spot)
-        elif call.bound.must_not_wait():
-            call.cell.flights.leave(flight, spot, running.inside())
-            return alone(call)
-        else:
+        if new and not call.answered(flight):
+            call.bound.told(events.CacheMissed)
+            lead(call, flight)
+        elif not new:
             call.bound.told(events.CacheJoined)
-            call.bound.wait(call, flight, spot)
+        call.bound.wait(call.cell.flights, [flight], spot)
         if flight.state is not State.LOST:
             return call.result(flight)
 
 
-def lead(call: Call, flight: Flight, spot: parking.ThreadSpot) -> None:
+def lead(call: Call, flight: Flight) -> None:
     """Compute in this thread."""
-    try:
-        if not call.answered(flight):
-            call.bound.told(events.CacheMissed)
-            flights_sync.lead(flight.work, work_of(call, flight), call.ended(flight))
-    finally:
-        call.cell.flights.leave(flight, spot, running.inside())
+    flights_sync.lead(flight.work, work_of(call, flight), call.ended(flight))
 
 
 def work_of(call: Call, flight: Flight) -> Callable[[], None]:
@@ -209,12 +208,6 @@ def work_of(call: Call, flight: Flight) -> Callable[[], None]:
         call.succeeded(flight, value)
 
     return run
-
-
-def alone(call: Call) -> Any:
-    """Compute without waiting for the flight that is under way: this thread runs an event loop, it must not block."""
-    value = call.bound.fn(*call.args, **call.kwargs)
-    return call.bound.accept(call, value, Lease()).give()
 
 
 def refresh_behind(call: Call, limit: float) -> None:

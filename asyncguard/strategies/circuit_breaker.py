@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from asyncguard._admission import AdmissionOptions, AdmissionStrategy
 from asyncguard._machines import checks
@@ -103,7 +103,8 @@ class CircuitBreakerOptions(AdmissionOptions):
         """Tell whether an error is a failure of the dependency; a rejection never is, whatever `on` says."""
         if isinstance(error, RejectedError):
             return False
-        return isinstance(error, self.on) if isinstance(self.on, tuple) else bool(self.on(error))
+        on = cast("Errors", self.on)
+        return isinstance(error, on) if isinstance(on, tuple) else bool(on(error))
 
 
 def _check_window(window: object) -> None:

@@ -221,7 +221,7 @@ def begin(strategy: Monitor, place: Place, args: Args, kwargs: Kwargs) -> Call:
     telemetry = otel.current()
     if telemetry is not None or view.logger.isEnabledFor(logging.INFO):
         _open(call, core, telemetry, args, kwargs)
-    if dispatch.handlers or strategy.options.on_event is not None:
+    if (dispatch.handlers and otel.listeners()) or strategy.options.on_event is not None:
         strategy.emit(place.site, events.CallStarted(**_facts(strategy, place)))
     counts.active.add(call)
     call.start = core.now()
@@ -275,7 +275,7 @@ def _finish(
     if call.report is not None or outcome != "ok" or duration >= call.view.slow:
         report = call.report or Report(call.place, call.view, call, None)
         report.close(outcome, duration, len(call.counts.active), error, lambda: more(report))
-    if dispatch.handlers or strategy.options.on_event is not None:
+    if (dispatch.handlers and otel.listeners()) or strategy.options.on_event is not None:
         facts = _facts(strategy, call.place)
         kind = error_type(error) if error is not None and outcome != "cancelled" else ""
         finished = events.CallFinished(

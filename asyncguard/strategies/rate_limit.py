@@ -36,8 +36,8 @@ class RateLimitOptions(AdmissionOptions):
     def __post_init__(self) -> None:
         """Check the options."""
         AdmissionOptions.__post_init__(self)
-        rates: object = self.rates  # `configure(rates="50/s")` may give a single one
-        given = cast("Sequence[object]", rates) if isinstance(rates, tuple | list) else (rates,)
+        given = cast("Sequence[object] | str | Rate", self.rates)  # `configure(rates="50/s")` may give a single one
+        given = (given,) if isinstance(given, str | Rate) else tuple(given)
         if not given:
             raise ValueError('rate_limit needs at least one rate, like "100/s burst 200"')
         self.set("rates", tuple(rate_of(each) for each in given))

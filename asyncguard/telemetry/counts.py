@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,21 @@ from asyncguard._machines.histogram import Histogram, Snapshot
 if TYPE_CHECKING:
     from asyncguard._runtime.clock import Clock
 
-__all__ = ["OUTCOMES", "Counts", "MonitorCore"]
+__all__ = ["OUTCOMES", "Counts", "MonitorCore", "in_flight"]
 
 OUTCOMES = ("ok", "error", "fallback", "cancelled", "rejected")
+
+
+_cores: weakref.WeakSet[MonitorCore] = weakref.WeakSet()
+
+
+def in_flight() -> dict[str, int]:
+    """Return how many monitored calls run now, in the whole process, by name."""
+    running: dict[str, int] = {}
+    for core in list(_cores):
+        for name, counts in list(core.counts.items()):
+            running[name] = running.get(name, 0) + len(counts.active)
+    return running
 
 
 class Counts:
@@ -48,13 +61,14 @@ class Counts:
 class MonitorCore:
     """The state of a monitor: the counts of each function that it watches, and the clock it reads."""
 
-    __slots__ = ("_lock", "clock", "counts", "now")
+    __slots__ = ("__weakref__", "_lock", "clock", "counts", "now")
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.now = clock.now
         self.counts: dict[str, Counts] = {}
         self._lock = Lock()
+        _cores.add(self)
 
     def of(self, name: str) -> Counts:
         """Return the counts of a function, by name."""

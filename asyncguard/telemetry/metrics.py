@@ -20,17 +20,22 @@ class Meter(Protocol):
     def create_counter(self, name: str, unit: str = ..., description: str = ...) -> Any: ...  # noqa: D102
     def create_up_down_counter(self, name: str, unit: str = ..., description: str = ...) -> Any: ...  # noqa: D102
     def create_gauge(self, name: str, unit: str = ..., description: str = ...) -> Any: ...  # noqa: D102
+    def create_observable_up_down_counter(  # noqa: D102
+        self, name: str, callbacks: Any = ..., unit: str = ..., description: str = ...
+    ) -> Any: ...
     def create_histogram(  # noqa: D102
         self, name: str, unit: str = ..., description: str = ..., *, explicit_bucket_boundaries_advisory: Any = ...
     ) -> Any: ...
 
 
-def instruments(meter: Meter) -> dict[str, Any]:
-    """Create every instrument of the table on a meter, by name."""
-    return {metric.name: _instrument(meter, metric) for metric in METRICS}
+def instruments(meter: Meter, active: Callable[..., Any]) -> dict[str, Any]:
+    """Create every instrument of the table on a meter, by name. `active` observes the calls in flight."""
+    return {metric.name: _instrument(meter, metric, active) for metric in METRICS}
 
 
-def _instrument(meter: Meter, metric: Metric) -> Any:
+def _instrument(meter: Meter, metric: Metric, active: Callable[..., Any]) -> Any:
+    if metric.kind == "active":
+        return meter.create_observable_up_down_counter(metric.name, [active], metric.unit, metric.description)
     if metric.kind == "histogram":
         return meter.create_histogram(
             metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=list(metric.bounds)

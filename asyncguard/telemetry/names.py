@@ -21,10 +21,13 @@ _PLACE = ("asyncguard.pipeline", "asyncguard.strategy")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One instrument: `labels` are the attributes that its points may have, `bounds` the buckets of a histogram."""
+    """One instrument: `labels` are the attributes that its points may have, `bounds` the buckets of a histogram.
+
+    The kind "active" is an up-down counter that is read when somebody collects, and costs a call nothing.
+    """
 
     name: str
-    kind: Literal["counter", "gauge", "histogram", "updowncounter"]
+    kind: Literal["active", "counter", "gauge", "histogram", "updowncounter"]
     unit: str
     description: str
     labels: tuple[str, ...] = _PLACE
@@ -40,7 +43,7 @@ METRICS = (
         ("asyncguard.pipeline", "asyncguard.outcome", "error.type"),
         SECONDS,
     ),
-    Metric("asyncguard.call.active", "updowncounter", "{call}", "Monitored calls in flight.", ("asyncguard.pipeline",)),
+    Metric("asyncguard.call.active", "active", "{call}", "Monitored calls in flight.", ("asyncguard.pipeline",)),
     Metric(
         "asyncguard.retry.attempts",
         "counter",

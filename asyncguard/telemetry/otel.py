@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from asyncguard._runtime import dispatch
+from asyncguard.telemetry.counts import in_flight
 from asyncguard.telemetry.metrics import EventMetrics, instruments
 from asyncguard.telemetry.names import SCOPE
 
@@ -41,7 +42,7 @@ class Telemetry:
         self.instruments: Mapping[str, Any] | None = None
         self.unsubscribe: Callable[[], None] = _nothing
         if not _noop(meters):
-            self.instruments = instruments(meters.get_meter(SCOPE, version))
+            self.instruments = instruments(meters.get_meter(SCOPE, version), _observe_active)
             self.unsubscribe = dispatch.subscribe(EventMetrics(self.instruments))
 
     def stands_for(self, tracers: Any, meters: Any) -> bool:
@@ -50,6 +51,18 @@ class Telemetry:
 
 
 _known: Telemetry | None = None
+
+
+def listeners() -> int:
+    """Return how many subscribers there are beside our own, which has no use for the events of each call."""
+    own = _known is not None and _known.instruments is not None
+    return len(dispatch.handlers) - own
+
+
+def _observe_active(_options: Any) -> list[Any]:
+    from opentelemetry.metrics import Observation
+
+    return [Observation(running, {"asyncguard.pipeline": name}) for name, running in in_flight().items()]
 
 
 def current() -> Telemetry | None:

@@ -30,7 +30,7 @@ def install(registry: Any = None) -> Callable[[], None]:
 
     registry = prometheus_client.REGISTRY if registry is None else registry
     meter = _Meter(registry)
-    end = dispatch.subscribe(_CallMetrics(instruments(meter)))
+    end = dispatch.subscribe(_CallMetrics(instruments(meter, _nothing)))
 
     def uninstall() -> None:
         end()
@@ -82,6 +82,12 @@ class _Meter:
 
     def create_up_down_counter(self, name: str, unit: str = "", description: str = "") -> Any:
         return self._gauge(name, unit, description, "livesum")
+
+    def create_observable_up_down_counter(
+        self, name: str, callbacks: Any = (), unit: str = "", description: str = ""
+    ) -> Any:
+        del callbacks  # counted by events: a gauge that is asked for its value cannot speak for several workers
+        return self.create_up_down_counter(name, unit, description)
 
     def create_gauge(self, name: str, unit: str = "", description: str = "") -> Any:
         return self._gauge(name, unit, description, "livemostrecent")
@@ -142,6 +148,10 @@ class _Instrument:
         if child is None:
             child = self._children[values] = self._metric.labels(*values)
         return child
+
+
+def _nothing(_options: Any) -> list[Any]:
+    return []
 
 
 def _text(value: Any) -> str:

@@ -68,12 +68,9 @@ class Report:
 
     def _open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         telemetry, place = self._telemetry, self._place
-        if telemetry is not None:
-            if telemetry.instruments is not None:
-                telemetry.instruments["asyncguard.call.active"].add(1, {"asyncguard.pipeline": place.name})
-            if telemetry.tracer is not None:
-                self.span = otel.CallSpan(telemetry, place.name, place.attributes)
-                self._call.watch = self._watched
+        if telemetry is not None and telemetry.tracer is not None:
+            self.span = otel.CallSpan(telemetry, place.name, place.attributes)
+            self._call.watch = self._watched
         if self._logged or (self.span is not None and self.span.recording):
             self._look_inside = place.look_inside()
             self._facts = self._view.inputs(place.parameters, args, kwargs, look_inside=self._look_inside)
@@ -138,9 +135,8 @@ class Report:
     def _measure(self, outcome: str, duration: float, kind: str) -> None:
         if self._telemetry is None or self._telemetry.instruments is None:
             return
-        made, place = self._telemetry.instruments, self._place
-        made["asyncguard.call.active"].add(-1, {"asyncguard.pipeline": place.name})
-        made["asyncguard.call.duration"].record(duration, place.labels(outcome, kind))
+        durations = self._telemetry.instruments["asyncguard.call.duration"]
+        durations.record(duration, self._place.labels(outcome, kind))
 
     def _fields(self, outcome: str, duration: float, more: More) -> dict[str, Any]:
         fields: dict[str, Any] = {

@@ -358,7 +358,7 @@ def test_a_call_that_its_caller_has_paid_for_does_not_queue() -> None:
 
 
 def test_a_caller_that_only_waits_for_the_call_inside_does_not_block_it() -> None:
-    bench = Bench()
+    bench = Bench(used=150)
     gate = bench.gate(None)
     outer = bench.enter(gate, 700)
     inner = bench.enter(gate, 800, inside=outer)
@@ -396,7 +396,7 @@ def test_a_caller_that_is_gone_leaves_its_bytes_until_the_calls_inside_have_ende
 
 
 def test_a_caller_cancelled_while_a_call_inside_waits_leaves_nothing_behind() -> None:
-    bench = Bench()
+    bench = Bench(used=50)
     gate = bench.gate(None)
     bench.enter(gate, 100)
     outer = bench.enter(gate, 500)
@@ -510,7 +510,7 @@ def test_a_granted_first_call_that_withdraws_before_it_starts_is_not_measured() 
     bench = Bench()
     bench.use(0, limit=1 << 30)
     known, learning = bench.gate(None), bench.gate(Learner())
-    other = bench.enter(known, 900 << 20)
+    other = bench.enter(known, 910 << 20)
     ticket = bench.wait(learning)
     known.release(other)
     ticket.withdraw()

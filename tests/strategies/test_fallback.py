@@ -18,16 +18,16 @@ from asyncguard.events import FallbackUsed
 from asyncguard.strategies.fallback import Fallback, fallback
 
 
-class Failure(Exception):
+class CallError(Exception):
     """What the functions here raise."""
 
 
 async def failing(*args: object, **kwargs: object) -> object:
-    raise Failure(args, kwargs)
+    raise CallError(args, kwargs)
 
 
 def failing_sync(*args: object, **kwargs: object) -> object:
-    raise Failure(args, kwargs)
+    raise CallError(args, kwargs)
 
 
 def call(strategy: Fallback[Any], *args: object, **kwargs: object) -> list[object]:
@@ -65,7 +65,7 @@ def test_a_handler_gets_the_error_and_the_arguments() -> None:
     def handler(error: Exception, *args: object, **kwargs: object) -> object:
         return type(error), args, kwargs
 
-    assert call(fallback(handler), 1, x=2) == [(Failure, (1,), {"x": 2})] * 2
+    assert call(fallback(handler), 1, x=2) == [(CallError, (1,), {"x": 2})] * 2
 
 
 def test_an_async_handler_answers_an_async_function_only() -> None:
@@ -73,11 +73,11 @@ def test_an_async_handler_answers_an_async_function_only() -> None:
         await asyncio.sleep(0)
         return type(error).__name__
 
-    assert asyncio.run(fallback(handler)(failing)()) == "Failure"
+    assert asyncio.run(fallback(handler)(failing)()) == "CallError"
     with pytest.raises(TypeError, match=r"handler is async, but the function is sync"):
         fallback(handler)(failing_sync)
     with pytest.raises(TypeError, match="returned an awaitable"):
-        fallback(lambda error: handler(error))(failing_sync)()
+        fallback(lambda error: handler(*[error]))(failing_sync)()
 
 
 def test_a_handler_that_returns_an_awaitable_is_awaited() -> None:
@@ -95,7 +95,7 @@ def test_answers_are_tried_in_turn() -> None:
     with testing.record_events() as events:
         assert call(fallback(broken, broken, "third", "never")) == ["third", "third"]
     assert [event.position for event in events.of(FallbackUsed)] == [3, 3]
-    assert all(type(event.error) is Failure for event in events.of(FallbackUsed))
+    assert all(type(event.error) is CallError for event in events.of(FallbackUsed))
 
 
 def test_the_failure_of_the_last_answer_comes_from_the_original_error() -> None:
@@ -103,7 +103,7 @@ def test_the_failure_of_the_last_answer_comes_from_the_original_error() -> None:
     for attempt in (lambda: asyncio.run(strategy(failing)()), strategy(failing_sync)):
         with testing.record_events() as events, pytest.raises(KeyError) as caught:
             attempt()
-        assert type(caught.value.__cause__) is Failure
+        assert type(caught.value.__cause__) is CallError
         assert events == []
 
 
@@ -111,12 +111,12 @@ def test_a_handler_may_raise_the_error_again() -> None:
     def again(error: Exception) -> None:
         raise error
 
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(CallError) as caught:
         call(fallback(again))
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("on", [Failure, (KeyError, Failure), lambda error: isinstance(error, Failure)], ids=repr)
+@pytest.mark.parametrize("on", [CallError, (KeyError, CallError), lambda error: isinstance(error, CallError)], ids=repr)
 def test_only_the_named_errors_are_answered(on: Any) -> None:
     assert call(fallback(1, on=on)) == [1, 1]
 
@@ -169,7 +169,9 @@ def test_cancelling_the_handler_cancels_the_call() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("on", [KeyboardInterrupt, asyncio.CancelledError, BaseException, (Failure, SystemExit), 3, ()])
+@pytest.mark.parametrize(
+    "on", [KeyboardInterrupt, asyncio.CancelledError, BaseException, (CallError, SystemExit), 3, ()]
+)
 def test_a_class_that_is_no_exception_is_refused(on: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="on"):
         fallback(1, on=on)
@@ -195,7 +197,7 @@ def test_generators_are_refused() -> None:
 def test_observe_only_tells_and_off_does_nothing() -> None:
     with testing.record_events() as events:
         for mode in ("observe", "off"):
-            with pytest.raises(Failure):
+            with pytest.raises(CallError):
                 call(fallback("answer", mode=mode))
     assert [(event.observed, event.position) for event in events.of(FallbackUsed)] == [(True, 1)]
 
@@ -205,7 +207,7 @@ def test_override_and_configure() -> None:
     guarded = strategy(failing_sync)
     with strategy.override(answers=(2,)):
         assert guarded() == 2
-    strategy.configure(answers=(3,), on=Failure)
+    strategy.configure(answers=(3,), on=CallError)
     assert guarded() == 3
     with pytest.raises(ValueError, match="at least one"):
         strategy.configure(answers=())
@@ -216,12 +218,12 @@ def test_methods_and_partials() -> None:
     class Store:
         @fallback(None)
         async def load(self, key: str) -> str:
-            raise Failure
+            raise CallError
 
         @fallback("class")
         @classmethod
         def name(cls) -> str:
-            raise Failure
+            raise CallError
 
     assert asyncio.run(Store().load("a")) is None
     assert Store.name() == "class"
@@ -230,8 +232,8 @@ def test_methods_and_partials() -> None:
 
 
 def test_it_pickles_as_its_options() -> None:
-    copy = pickle.loads(pickle.dumps(fallback(1, 2, on=Failure, name="f")))
-    assert (copy.name, copy.options.answers, copy.options.on) == ("f", (1, 2), (Failure,))
+    copy = pickle.loads(pickle.dumps(fallback(1, 2, on=CallError, name="f")))
+    assert (copy.name, copy.options.answers, copy.options.on) == ("f", (1, 2), (CallError,))
 
 
 def test_the_arguments_of_an_answered_call_are_not_kept_alive() -> None:

@@ -68,7 +68,7 @@ NOT_COUNTED = {events.AttemptStarted, events.CallStarted, events.CallFinished}  
 
 @pytest.fixture
 def handler(metrics: Metrics) -> EventMetrics:
-    return EventMetrics(instruments(api.get_meter_provider().get_meter("asyncguard")))
+    return EventMetrics(instruments(api.get_meter_provider().get_meter("asyncguard"), lambda _options: []))
 
 
 @pytest.mark.parametrize(("event", "expected"), COUNTED)

@@ -44,7 +44,7 @@ svg { display: block; width: 100%; height: auto; } svg text { font-size: 10.5px;
 .legend svg { display: inline-block; width: 11px; height: 11px; margin-right: 5px; vertical-align: -1px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 td, th { text-align: left; padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--quiet); font-weight: 500; font-size: 12px; } td.n, th.n { text-align: right; }
+th { color: var(--quiet); font-weight: 500; font-size: 12px; } td:first-child { white-space: nowrap; }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: 0 36px; } details { margin-top: 8px; }
 summary { cursor: pointer; color: var(--quiet); } code { font-size: 12px; }
 @media (max-width: 800px) { .two { grid-template-columns: 1fr; } .tiles { grid-template-columns: repeat(2, 1fr); } }
@@ -76,6 +76,7 @@ def _head(result: Result) -> str:
     )
 
 
+CIRCUIT = [("closed", "circuit closed"), ("open", "open: calls are kept away"), ("half_open", "half-open: probes")]
 NAMES = {"bare": "without protection", "stamina": "with stamina and a semaphore", "guarded": "guarded by asyncguard"}
 
 
@@ -98,7 +99,7 @@ def _tiles(result: Result) -> str:
 
 def _plots(result: Result, *, named: bool) -> str:
     name = f"{NAMES[result.name]}: " if named else ""
-    circuit = plots.circuit(result) if result.journal.guarded else ""
+    circuit = f"{plots.circuit(result)}{_boxes(CIRCUIT)}" if result.journal.guarded else ""
     return (
         f"<h2>{html.escape(name)}Every request to the service, and the fault it met</h2>{_legend(result)}{plots.requests(result)}{circuit}"
         f'<div class="two"><div><h2>Documents stored</h2>{plots.stored(result)}</div>'
@@ -109,8 +110,13 @@ def _plots(result: Result, *, named: bool) -> str:
 
 def _legend(result: Result) -> str:
     came = [("ok", "answered")] + [(f"f{row.fault}", MEANING[row.fault]) for row in facts.by_fault(result.handled)]
+    return _boxes(came)
+
+
+def _boxes(named: Iterable[tuple[str, str]]) -> str:
     box = '<svg viewBox="0 0 11 11"><rect class="{}" width="11" height="11" rx="2"/></svg>'
-    return '<div class="legend">' + "".join(f"<span>{box.format(style)}{words}</span>" for style, words in came) + "</div>"
+    spans = "".join(f"<span>{box.format(style)}{words}</span>" for style, words in named)
+    return f'<div class="legend">{spans}</div>'
 
 
 def _tables(result: Result) -> str:

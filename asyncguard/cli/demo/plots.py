@@ -61,10 +61,11 @@ def _bands(plot: Plot, result: Result) -> None:
     zero = result.journal.started
     out = [one.at for one in result.handled if one.fault == faults.OUTAGE]
     if out:
-        plot.band(min(out) - zero, max(out) - zero, "outage-band", "outage")
+        seconds = faults.LEVELS[result.settings.faults].outage
+        plot.band(min(out) - zero, min(out) - zero + seconds, "outage-band", f"outage, {seconds:g} s")
     if result.database_paused:
         start, end = result.database_paused
-        plot.band(start - zero, end - zero, "freeze-band", "PostgreSQL frozen")
+        plot.band(start - zero, end - zero, "freeze-band", "database frozen")
 
 
 def circuit(result: Result) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -20,9 +21,10 @@ from asyncguard.cli.demo.corpus import QUESTIONS, documents
 from asyncguard.cli.demo.journal import Journal, Sample
 from asyncguard.cli.demo.parts import Parts
 from asyncguard.cli.demo.users import Users
+from asyncguard.telemetry.logs import JSONFormatter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     import aiohttp
     import asyncpg
@@ -111,16 +113,34 @@ async def run(settings: Settings, name: str, progress: Progress) -> Result:
     async with Parts.started(keep=settings.keep) as parts:
         texts = await asyncio.to_thread(documents, settings.documents)
         with _logging_to(parts.folder / "asyncguard.log"):
-          async with (
-            _running(parts, schedule(settings, texts)) as up,
-            aiohttp.ClientSession(trace_configs=[journal.tracing()]) as http,
-        ):
-            work = job.Job(variant(http, up.url, up.pool), journal, deque(job.batches(texts)))
-            result = Result(name, settings, texts, work, journal, Users(work.variant, journal))
-            await _work(result, up, progress)
-            await _judge(result, up, http)
-            result.folder = parts.folder if settings.keep else None
+            async with (
+                _running(parts, schedule(settings, texts)) as up,
+                aiohttp.ClientSession(trace_configs=[journal.tracing()]) as http,
+            ):
+                work = job.Job(variant(http, up.url, up.pool), journal, deque(job.batches(texts)))
+                result = Result(name, settings, texts, work, journal, Users(work.variant, journal))
+                await _work(result, up, progress)
+                await _judge(result, up, http)
+        result.folder = parts.folder if settings.keep else None
     return result
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """One JSON record per guarded call goes into a file of the temporary folder; the terminal is for the progress."""
+    logger = logging.getLogger("asyncguard")
+    before = logger.level, logger.propagate
+    handler = logging.FileHandler(path)
+    handler.setFormatter(JSONFormatter())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+        handler.close()
 
 
 def schedule(settings: Settings, texts: list[Document]) -> faults.Schedule:

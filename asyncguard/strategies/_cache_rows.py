@@ -1,0 +1,96 @@
+"""Taking the result of a batch apart into rows, and putting rows together again as what the function returns."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from asyncguard._machines.store import Entry
+
+Join = Callable[[Sequence[Entry]], Any]
+
+
+class Row(Entry):
+    """The entry of one item, with how rows of its kind are put together."""
+
+    __slots__ = ("join",)
+
+    join: Join
+
+
+def split(name: str, result: Any, expected: int) -> tuple[list[Any], Join]:
+    """Return the rows of a result and how to join them.
+
+    Rows of an array are copied: as a view, one row would keep the whole batch in memory. Raises TypeError for a result
+    that is no list, tuple, array or tensor, and ValueError if it has not one row for each of the `expected` items.
+    """
+    join = _join_of(result)
+    if join is None:
+        raise TypeError(
+            f"{name} is cached item by item and has to return a list, a tuple, an array or a tensor with one row for "
+            f"each item, got {type(result).__name__}"
+        )
+    if len(result) != expected:
+        raise ValueError(f"{name} was called with {expected} items and returned {len(result)} results")
+    if isinstance(result, list | tuple):
+        return list(result), join
+    return [_own(row) for row in result], join
+
+
+def _own(row: Any) -> Any:
+    if hasattr(row, "clone"):
+        return row.clone()
+    return row.copy() if hasattr(row, "copy") else row
+
+
+def _join_of(result: Any) -> Join | None:
+    if isinstance(result, list):
+        return as_list
+    if isinstance(result, tuple):
+        return as_tuple
+    if not getattr(result, "shape", None):
+        return None
+    root = type(result).__module__.partition(".")[0]
+    if root == "numpy":
+        return as_objects if result.dtype.hasobject else as_array
+    return {"torch": as_tensor, "cupy": as_cupy, "jax": as_jax, "jaxlib": as_jax}.get(root)
+
+
+def as_list(rows: Sequence[Entry]) -> list[Any]:
+    """Join rows as a list, each caller with its own of each row."""
+    return [row.give() for row in rows]
+
+
+def as_tuple(rows: Sequence[Entry]) -> tuple[Any, ...]:
+    """Join rows as a tuple."""
+    return tuple([row.give() for row in rows])
+
+
+def as_array(rows: Sequence[Entry]) -> Any:
+    """Stack rows as a new numpy array."""
+    return sys.modules["numpy"].stack([row.value for row in rows])
+
+
+def as_objects(rows: Sequence[Entry]) -> Any:
+    """Stack rows of Python objects as a new numpy array, whatever numpy would take them for."""
+    first = rows[0].value
+    array = sys.modules["numpy"].empty((len(rows), *getattr(first, "shape", ())), dtype=object)
+    for at, row in enumerate(rows):
+        array[at] = row.value
+    return array
+
+
+def as_tensor(rows: Sequence[Entry]) -> Any:
+    """Stack rows as a new torch tensor."""
+    return sys.modules["torch"].stack([row.value for row in rows])
+
+
+def as_cupy(rows: Sequence[Entry]) -> Any:
+    """Stack rows as a new cupy array."""
+    return sys.modules["cupy"].stack([row.value for row in rows])
+
+
+def as_jax(rows: Sequence[Entry]) -> Any:
+    """Stack rows as a new jax array."""
+    return sys.modules["jax"].numpy.stack([row.value for row in rows])
