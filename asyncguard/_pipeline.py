@@ -30,6 +30,7 @@ S = TypeVar("S", bound=AnyStrategy)
 __all__ = ["GuardRecord", "Pipeline", "Site", "guard", "pipeline_of", "record_of"]
 
 _sites: weakref.WeakSet[Site] = weakref.WeakSet()
+_named: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 
 
 class Site:
@@ -69,6 +70,8 @@ class Pipeline:
         self.label = name  # how it is called in words: its name, or that of the first function it guards
         self.partition = partition
         self.stream = stream
+        if name is not None:
+            _named.add(self)
 
     def __call__(self, fn: F) -> F:
         """Return `fn` guarded by these strategies, outside of those it may already have."""
@@ -232,6 +235,6 @@ def _warn_about_order(outer: Pipeline, pipeline: Pipeline) -> None:
             warnings.warn(str(misplaced), Misplaced.Warning, stacklevel=5)
 
 
-def sites() -> list[Site]:
-    """Return every place where a pipeline is in use, for `status()`."""
-    return list(_sites)
+def in_use() -> list[tuple[str, Pipeline]]:
+    """Return the pipelines in use with the names under which they are, for `status()`."""
+    return [(site.name, site.pipeline) for site in list(_sites)] + [(each.label or "", each) for each in list(_named)]

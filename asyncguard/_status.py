@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncguard._pipeline import sites
+from asyncguard._pipeline import in_use
 from asyncguard._strategy import strategies
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ def status() -> Status:
 
 
 def _facts() -> Iterator[Fact]:
-    for site in sites():
-        for strategy in site.pipeline:
+    for name, pipeline in in_use():
+        for strategy in pipeline:
             for text in strategy.describe():
-                yield Fact(site.name, strategy.name, text)
+                yield Fact(name, strategy.name, text)
 
 
 async def aclose() -> None:

@@ -191,6 +191,13 @@ def test_status_shows_what_is_going_on():
     ]
 
 
+def test_status_shows_a_pipeline_that_is_only_called_through():
+    pipeline = ag.guard(ag.bulkhead(3), name="only called through")
+    assert [str(fact) for fact in ag.status() if fact.pipeline == pipeline.name] == [
+        "only called through bulkhead: 0 of 3 running, queue 0/30"
+    ]
+
+
 def test_subscribe_sees_events_and_a_failing_handler_changes_nothing(caplog):
     seen = []
     end = ag.subscribe(seen.append)

@@ -16,7 +16,7 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class MismatchError(TypeError):
-    """The arguments do not fit the signature: the function itself will say so, or the signature does not tell the truth."""
+    """The arguments do not fit the signature: the function will say so, or the signature does not tell the truth."""
 
 
 class Binder:

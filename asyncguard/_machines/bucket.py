@@ -41,7 +41,7 @@ class Reservation(Place):
         self.table = table
         self.until = request.until
         self.ahead = table.waiting()
-        self.told = math.inf  # when the waiter looks again by itself
+        self.told = 0.0  # when the waiter looks again by itself
 
     def claim(self, now: float) -> Costs | None:
         """Take the permit if its time has come."""
@@ -113,7 +113,7 @@ class Bucket(Doors):
             return None
         # Those behind may have been moved forward since they set their timers: each wakes the next in line.
         following = self._table.first()
-        if isinstance(following, Reservation) and following.told > following.slot / SECOND and following.spot:
+        if isinstance(following, Reservation) and following.told > following.slot / SECOND:
             following.spot.wake()
         return place.permit
 
@@ -224,7 +224,10 @@ class Bucket(Doors):
         """Take other rates. Reserved places keep their times, and the new rates begin behind them."""
         now = self._tidy()
         ahead = [max(0, line.tat // line.scale - now) for line in self.lines] + [0] * len(rates)
-        self._set_lines([Line(rate, now + debt) for rate, debt in zip(rates, ahead, strict=False)])
+        lines = [Line(rate, now) for rate in rates]
+        for line, debt in zip(lines, ahead, strict=False):
+            line.tat += debt * line.scale
+        self._set_lines(lines)
 
     def after_fork(self) -> None:
         """In a forked child: a new lock, and nobody waits."""
@@ -252,7 +255,7 @@ class Bucket(Doors):
 
     def _first_spot(self) -> Wake:
         first = self._table.first()
-        return NOBODY if first is None or first.spot is None else (first.spot,)
+        return NOBODY if first is None else (first.spot,)
 
     # --- costs ---
 

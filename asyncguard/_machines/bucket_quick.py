@@ -35,6 +35,7 @@ def quick(line: Line, clock: Callable[[], int], lock: threading.Lock) -> Callabl
         ahead = line.tat - now
         if ahead > line.gap:
             raise LookupError
+        line.seen = now
         line.tat = now + one if ahead < 0 else line.tat + one
         return [1]
 
@@ -56,7 +57,8 @@ def quick_all(lines: Sequence[Line], clock: Callable[[], int], lock: threading.L
                 if line.tat - now * scale > line.gap:
                     raise LookupError
             for line, scale, one in units:
-                line.tat = max(line.tat, now * scale) + one
+                line.seen = now * scale
+                line.tat = max(line.tat, line.seen) + one
         return [1] * len(units)
 
     return take

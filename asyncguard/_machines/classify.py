@@ -88,6 +88,7 @@ def register_classifier(classifier: Classifier) -> Callable[[], None]:
     def unregister() -> None:
         global _classifiers  # noqa: PLW0603
         _classifiers = tuple(each for each in _classifiers if each is not classifier)
+        _complained.discard(id(classifier))  # the number may be another's next
 
     return unregister
 

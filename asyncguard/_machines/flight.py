@@ -19,14 +19,14 @@ from asyncguard._machines.store import Lease
 class Waiter(Protocol):
     """Somebody who waits; waking is thread-safe, idempotent and may be spurious."""
 
-    def wake(self) -> None: ...  # noqa: D102
+    def wake(self) -> None: ...
 
 
 class Handle(Protocol):
     """What runs the work: a task, a trio task, a thread."""
 
-    def cancel(self) -> None: ...  # noqa: D102
-    def alive(self) -> bool: ...  # noqa: D102
+    def cancel(self) -> None: ...
+    def alive(self) -> bool: ...
 
 
 class State(Enum):

@@ -14,18 +14,17 @@ from asyncguard._machines.rates import Rate
 
 __all__ = ["SHUT", "Line"]
 
-
 SHUT = -(1 << 100)
 
 
 class Line:
-    """The state of one rate. Times are nanoseconds, `tat` and units are nanoseconds * `scale`.
+    """The state of one rate. Times are nanoseconds; `tat`, `seen` and units are nanoseconds * `scale`.
 
     `gap` is how far `tat` may lie ahead for a call of cost 1 to start by the fast path: `reach`, or SHUT while that has
-    to stay out.
+    to stay out. `seen` is the latest time that was acted on, so that a clock that goes back is noticed.
     """
 
-    __slots__ = ("burst", "gap", "interval", "rate", "reach", "scale", "tat")
+    __slots__ = ("burst", "gap", "interval", "rate", "reach", "scale", "seen", "tat")
 
     def __init__(self, rate: Rate, now: int) -> None:
         interval = rate.period / rate.limit
@@ -34,7 +33,7 @@ class Line:
         self.scale = interval.denominator
         self.burst = math.floor(rate.burst * self.interval)
         self.gap = self.reach = self.burst - self.interval
-        self.tat = now * self.scale
+        self.tat = self.seen = now * self.scale
 
     def units(self, cost: float) -> int:
         """Return a cost as time; a whole number of calls exactly, others to the nearest unit."""
@@ -46,7 +45,8 @@ class Line:
 
     def after(self, tat: int, units: int, slot: int) -> int:
         """Return where the bucket stands after a call of that cost at the time `slot`."""
-        return max(tat, slot * self.scale) + units
+        rested = tat <= (slot - 1) * self.scale  # less than a nanosecond is no rest, it is our rounding of the slot
+        return (slot * self.scale if rested else tat) + units
 
     def drained(self, now: int, remaining: float | None, reset: float | None) -> int:
         """Return where the bucket stands if no more than `remaining` is left, and more only in `reset` seconds."""

@@ -26,21 +26,21 @@ class GaveUp(str):
 
     __slots__ = ("owner", "serial")
 
-    def __new__(cls, text: str, owner: int) -> Self:
-        """Make a line with the next serial number."""
+    def __new__(cls, text: str, owner: object) -> Self:
+        """Make a line with the next serial number; `owner` is compared by value and never followed."""
         line = super().__new__(cls, PREFIX + text)
         line.owner = owner
         line.serial = next(_serials)
         return line
 
-    owner: int
+    owner: object
     serial: int
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str.__str__(self),)
 
 
-def leave_note(error: Exception, text: str, owner: int) -> None:
+def leave_note(error: Exception, text: str, owner: object) -> None:
     """Put the line on the error, in place of an earlier one."""
     global given  # noqa: PLW0603 - one number for the process, read where a module attribute is cheapest
     line = GaveUp(text, owner)
@@ -54,7 +54,7 @@ def withdraw_note(error: Exception, since: int) -> None:
         _set_notes(error, _other_notes(error))
 
 
-def exhausted(error: BaseException, since: int, owner: int) -> bool:
+def exhausted(error: BaseException, since: int, owner: object) -> bool:
     """Tell whether a retry further inside has given up on this error, a cause or a leaf of it, after `since`.
 
     A line of the same place is not one from further inside: another call of it raised the same instance meanwhile.

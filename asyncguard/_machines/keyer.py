@@ -31,9 +31,11 @@ class Keyer:
     its own key.
     """
 
-    __slots__ = ("_binder", "_drop", "_ignore", "_kept", "_name", "_own", "_plain", "_signature", "_vary_on", "quick")
+    __slots__ = (
+        "_binder", "_drop", "_ignore", "_kept", "_name", "_own", "_plain", "_signature", "_vary_on", "names", "quick",
+    )  # fmt: skip
 
-    def __init__(  # noqa: PLR0913 - the three options of the key, the function, and how it is called
+    def __init__(
         self,
         function: Callable[..., Any],
         name: str,
@@ -49,7 +51,7 @@ class Keyer:
         self._binder = Binder(signature) if signature is not None else None
         self._ignore = frozenset(ignore) | ({own} if own is not None else frozenset())
         self._vary_on = tuple(vary_on)
-        names = self._binder.names if self._binder is not None else ()
+        self.names = names = self._binder.names if self._binder is not None else ()
         self._drop = None if self._binder is None else self._binder.var_keyword
         self._check_ignore(names)
         self._kept = tuple((at, each) for at, each in enumerate(names) if each not in self._ignore)

@@ -95,7 +95,8 @@ def _is_array(kind: type) -> bool:
     """
     if all(hasattr(kind, name) for name in ("detach", "cpu", "dtype", "shape")):
         return True
-    return hasattr(kind, "dtype") and any(base.__module__.partition(".")[0] in _ARRAY_LIBRARIES for base in kind.__mro__)
+    roots = {base.__module__.partition(".")[0] for base in kind.__mro__}
+    return hasattr(kind, "dtype") and not roots.isdisjoint(_ARRAY_LIBRARIES)
 
 
 def _on_host(value: Any, freeze: Freeze) -> Hashable:

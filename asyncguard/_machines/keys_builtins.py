@@ -66,7 +66,7 @@ def _rules(freeze: Freeze) -> list[tuple[Any, Freezer]]:
         (memoryview, lambda value: (memoryview, value.format, value.shape, digests.of_bytes(value.tobytes()))),
         (deque, lambda value: (type(value), value.maxlen, tuple([freeze(each) for each in value]))),
         (types.MappingProxyType, lambda value: (types.MappingProxyType, freeze(dict(value)))),
-        (functools.partial, lambda value: (type(value), freeze(value.func), freeze(value.args), freeze(value.keywords))),
+        (functools.partial, lambda value: (type(value), freeze((value.func, value.args, value.keywords)))),
         (types.MethodType, lambda value: (types.MethodType, value.__func__, freeze(value.__self__))),
         (_SINGLE, lambda value: (type(value), value)),
     ]

@@ -50,7 +50,7 @@ def _culprit(annotation: Any) -> str | None:
 def _never(kind: type) -> bool:
     if issubclass(kind, _NEVER):
         return not hasattr(kind, "__cache_key__")
-    open_ended = kind is object or abc.ABC in kind.__mro__ or inspect.isabstract(kind) or _is_protocol(kind)
+    open_ended = kind in {object, Any} or abc.ABC in kind.__mro__ or inspect.isabstract(kind) or _is_protocol(kind)
     return not open_ended and not keyable(kind)
 
 

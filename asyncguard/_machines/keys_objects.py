@@ -45,7 +45,7 @@ def fields(kind: type, freeze: Freeze) -> Freezer | None:
 
     def freezer(value: Any) -> Hashable:
         content = tuple([freeze(getattr(value, name, _Missing)) for name in names])
-        return (kind, content) if complete else (kind, content, freeze(object.__getstate__(value)))  # type: ignore[attr-defined]
+        return (kind, content) if complete else (kind, content, freeze(object.__getstate__(value)))
 
     return freezer
 
@@ -75,12 +75,12 @@ def _declared(kind: type) -> tuple[tuple[str, ...], bool] | None:
 def subclass(kind: type, base: type, freezer: Freezer, freeze: Freeze) -> Freezer:
     """Return the freezer of a subclass of a builtin: its class, its content, and what else the object holds."""
     if issubclass(kind, OrderedDict):
-        return lambda value: (kind, freeze(tuple(value.items())), freeze(object.__getstate__(value)))  # type: ignore[attr-defined]
+        return lambda value: (kind, freeze(tuple(value.items())), freeze(object.__getstate__(value)))
     exactly = _EXACTLY.get(base, _itself)
     factory = issubclass(kind, defaultdict)
 
     def freeze_subclass(value: Any) -> Hashable:
-        state = object.__getstate__(value)  # type: ignore[attr-defined]
+        state = object.__getstate__(value)
         return (kind, freezer(exactly(value)), freeze((value.default_factory, state) if factory else state))
 
     return freeze_subclass
@@ -92,7 +92,8 @@ def _itself(value: Any) -> Any:
 
 def by_value(kind: type) -> Freezer | None:
     """Return the freezer of a class that defines both equality and hash: the object is its own key."""
-    if kind.__hash__ in {None, object.__hash__} or kind.__eq__ is object.__eq__:
+    has: Any = kind
+    if has.__hash__ in {None, object.__hash__} or has.__eq__ is object.__eq__:
         return None
 
     def freezer(value: Any) -> Hashable:

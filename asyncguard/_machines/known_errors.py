@@ -58,8 +58,8 @@ BY_CLASS: dict[str, Kind] = {
             anthropic.APITimeoutError openai.APITimeoutError
             botocore.ConnectTimeoutError botocore.ReadTimeoutError
             httpcore.TimeoutException httpcore2.TimeoutException
-            psycopg.ConnectionTimeout redis.TimeoutError requests.ConnectTimeout requests.Timeout sqlalchemy.TimeoutError trio.TooSlowError
-            urllib3.TimeoutError
+            psycopg.ConnectionTimeout redis.TimeoutError
+            requests.ConnectTimeout requests.Timeout sqlalchemy.TimeoutError trio.TooSlowError urllib3.TimeoutError
         """,
         throttle="qdrant_client.ResourceExhaustedResponse",
         permanent="""
@@ -76,8 +76,8 @@ BY_CLASS: dict[str, Kind] = {
         """,
         # Might be a certificate (hopeless) or a broken handshake (not): counted as a failure, but not retried.
         unknown="""
-            aiohttp.ClientSSLError botocore.SSLError redis.OutOfMemoryError requests.SSLError requests.ContentDecodingError ssl.SSLError
-            urllib3.SSLError
+            aiohttp.ClientSSLError botocore.SSLError redis.OutOfMemoryError requests.SSLError
+            requests.ContentDecodingError ssl.SSLError urllib3.SSLError
         """,
     ),
 }

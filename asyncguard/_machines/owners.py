@@ -91,4 +91,4 @@ def kept_on(owner: object) -> dict[Hashable, Any] | None:
         except TypeError:  # it cannot be referenced weakly
             return None
         attributes[_ATTRIBUTE] = held
-    return held.by_key  # type: ignore[no-any-return]
+    return held.by_key

@@ -31,7 +31,7 @@ class Entry:
     """
 
     __slots__ = (
-        "copy", "created", "dead", "fresh", "key", "retry_at", "shard", "size", "soft", "stale", "tags", "took", "used",
+        "copy", "created", "dead", "fresh", "key", "number", "retry_at", "shard", "size", "soft", "stale", "tags", "took", "used",
         "value",
     )  # fmt: skip
 
@@ -44,6 +44,7 @@ class Entry:
         self.size = 0
         self.tags: tuple[Hashable, ...] = ()
         self.key: Hashable = None
+        self.number = 0
         self.shard: Shard | None = None
 
     def give(self) -> Any:
@@ -126,7 +127,8 @@ class Store:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ring: OrderedDict[Entry, None] = OrderedDict()  # least worth keeping first
-        self._hand: deque[Entry] = deque()  # goes round in search of expired entries
+        self._hand: deque[tuple[Shard, Hashable, int]] = deque()  # goes round in search of expired entries
+        self._count = 0
         self._tagged: dict[Hashable, dict[Entry, None]] = {}
         self._orphans: deque[Shard] = deque()
         self.nbytes = 0
@@ -134,7 +136,9 @@ class Store:
     def __len__(self) -> int:
         return len(self._ring)
 
-    def put(self, shard: Shard, key: Hashable, entry: Entry, bounds: Bounds, now: float, lease: Lease) -> Change:
+    def put(  # noqa: PLR0913 - where, what, within which bounds, when, with which right
+        self, shard: Shard, key: Hashable, entry: Entry, bounds: Bounds, now: float, lease: Lease
+    ) -> Change:
         """Store an entry unless its lease is void or it alone is larger than `max_bytes`."""
         change = Change()
         with self._lock:
@@ -214,7 +218,8 @@ class Store:
         entry.shard, entry.key = shard, key
         shard.entries[key] = entry
         self._ring[entry] = None
-        self._hand.append(entry)
+        self._count = entry.number = self._count + 1
+        self._hand.append((shard, key, entry.number))  # not the entry: one that is gone must not keep its value alive
         self.nbytes += entry.size
         for tag in entry.tags:
             self._tagged.setdefault(tag, {})[entry] = None
@@ -235,11 +240,14 @@ class Store:
 
     def _sweep(self, now: float, change: Change) -> None:
         for _ in range(min(_SWEPT, len(self._hand))):
-            entry = self._hand.popleft()
-            if entry.shard is not None and now >= entry.dead:
+            at = self._hand.popleft()
+            entry = at[0].entries.get(at[1])
+            if entry is None or entry.number != at[2]:
+                continue
+            if now >= entry.dead:
                 self._remove(entry, "expired", change)
-            if entry.shard is not None:
-                self._hand.append(entry)
+            else:
+                self._hand.append(at)
 
     def _shrink(self, bounds: Bounds, now: float, change: Change) -> None:
         while len(self._ring) > bounds.max_entries:

@@ -2,7 +2,9 @@
 
 A place knows where every rate stood before it. If a place in front is given back, or the rates themselves move (a cost
 was corrected, a service said what is left), those behind are timed anew from there: once, at the next look, however
-many have changed. All methods are called under the lock of the bucket; times are whole nanoseconds.
+many have changed. So they are if the first is not claimed in time: after an event loop has stood still for a second,
+the calls of that second do not all start at once. What starts is never more than the burst, what grows back, and one
+call. All methods are called under the lock of the bucket; times are whole nanoseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ class Place:
 
     __slots__ = ("before", "claimed", "costs", "gone", "number", "slot", "spot")
 
-    def __init__(self, costs: Sequence[float], spot: Spot | None) -> None:
+    def __init__(self, costs: Sequence[float], spot: Spot) -> None:
         self.costs = costs
         self.spot = spot
         self.before: Tats = []
@@ -90,10 +92,17 @@ class Timetable:
 
     def tidy(self, now: int) -> None:
         """Bring every place up to date, and forget those that are not needed any more."""
+        back = max(line.seen // line.scale for line in self.lines) - now
+        if back > 0:
+            self._turn_back(back)
+        for line in self.lines:
+            line.seen = now * line.scale
         first = self.first()
-        while first is not None and first.spot is not None and not first.spot.alive():  # its event loop is gone
+        while first is not None and not first.spot.alive():  # its event loop is gone
             self.leave(first)
             first = self.first()
+        if self._base is None and first is not None and self._overdue(first, now):
+            self._base, self._from = first.before, first.number - 1
         if self._base is not None:
             self._time_anew(self._base, now)
             self._base = None
@@ -104,10 +113,27 @@ class Timetable:
         for place in self.queue:
             if place.number > self._from and not place.gone:
                 place.before = tats
-                if not place.claimed:  # one that is due already stays so, unless the rates have fallen back
-                    place.slot = max(self._opens(tats, place.costs), min(place.slot, now))
+                if not place.claimed:
+                    place.slot = max(now, self._opens(tats, place.costs))
                 tats = self._after(tats, place.costs, place.slot)
         self._set(tats)
+
+    def _overdue(self, place: Place, now: int) -> bool:
+        """Tell whether what it takes would have grown back since its slot."""
+        after = self._after(place.before, place.costs, place.slot)
+        return any(cost and tat < now * line.scale for line, tat, cost in self._each(after, place.costs))
+
+    def _turn_back(self, back: int) -> None:
+        """The clock went back: so does everything we remember, and nobody waits for the time to come again."""
+        for line in self.lines:
+            line.tat -= back * line.scale
+        for place in self.queue:
+            place.slot -= back
+            place.before = self._earlier(place.before, back)
+        self._base = None if self._base is None else self._earlier(self._base, back)
+
+    def _earlier(self, tats: Tats, back: int) -> Tats:
+        return [tat - back * line.scale for line, tat in zip(self.lines, tats, strict=True)]
 
     def _waiting(self) -> Iterator[Place]:
         return (place for place in self.queue if place.waits())

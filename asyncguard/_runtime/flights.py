@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import math
 import sys
-import threading
 from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,10 +31,10 @@ _inside: ContextVar[Work | None] = ContextVar("asyncguard_flight", default=None)
 class AsyncHandle(Protocol):
     """What runs the work of a flight in an event loop."""
 
-    def cancel(self) -> None: ...  # noqa: D102
-    def alive(self) -> bool: ...  # noqa: D102
-    def here(self) -> bool: ...  # noqa: D102
-    async def ended(self) -> None: ...  # noqa: D102
+    def cancel(self) -> None: ...
+    def alive(self) -> bool: ...
+    def here(self) -> bool: ...
+    async def ended(self) -> None: ...
 
 
 def inside() -> Work | None:

@@ -7,6 +7,7 @@ import json
 import platform
 import socket
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -19,7 +20,15 @@ INTEGRATIONS = (
     "aiohttp", "httpx", "httpx2", "openai", "anthropic", "redis", "aiomcache", "asyncpg", "opentelemetry-sdk",
     "prometheus-client", "pydantic", "aiocache", "numpy", "torch", "trio", "uvloop", "structlog", "stamina",
 )  # fmt: skip
-PORTS = {"redis": 6379, "rediss": 6379, "valkey": 6379, "memcached": 11211, "postgresql": 5432, "http": 80, "https": 443}
+PORTS = {
+    "redis": 6379,
+    "rediss": 6379,
+    "valkey": 6379,
+    "memcached": 11211,
+    "postgresql": 5432,
+    "https": 443,
+    "http": 80,
+}
 STORE_TIMEOUT = 1.0  # seconds
 OLDEST, NEWEST = (3, 11), (3, 13)
 SMALL = 256 * 2**20  # bytes; below this a model does not fit
@@ -83,8 +92,8 @@ def memory() -> Finding:
     if not isinstance(limit, int) or not isinstance(used, int):
         text = "no limit found: memory_guard counts reservations only; give it limit="
         return Finding("memory", "note", text, facts)
-    group = f", cgroup v{facts['cgroup_version']} {facts['cgroup']}" if facts.get("cgroup") else ""
-    text = f"{_mib(used)} of {_mib(limit)} used; the limit comes from: {facts['level']}{group}"
+    group = f"; we are in the cgroup (v{facts['cgroup_version']}) {facts['cgroup']}" if facts.get("cgroup") else ""
+    text = f"{_mib(used)} of {_mib(limit)} used; the limit is that of: {facts['level']}{group}"
     return Finding("memory", "note" if limit - used < SMALL else "ok", text, facts)
 
 
@@ -175,5 +184,7 @@ def as_document(findings: list[Finding]) -> dict[str, Any]:
 
 def as_text(findings: list[Finding]) -> str:
     """A table."""
-    width = max(len(finding.name) for finding in findings)
-    return "".join(f"{finding.level:<6} {finding.name:<{width}}  {finding.text}\n" for finding in findings)
+    indent = " " * 22
+    rows = (f"{finding.level:<6} {finding.name:<13}  {finding.text}" for finding in findings)
+    filled = (textwrap.fill(row, 118, subsequent_indent=indent, break_on_hyphens=False) for row in rows)
+    return "".join(f"{row}\n" for row in filled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
     asked = parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = asked.run
-    return run(asked)
+    try:
+        return run(asked)
+    except KeyboardInterrupt:  # where a command does not handle it: while importing, while printing
+        return 128 + signal.SIGINT
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_demo)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--documents", type=_count, default=1000, metavar="N", help="how many (default 1000)")
     parser.add_argument("--seed", type=int, default=7, help="of the faults: same seed, same faults (default 7)")
     parser.add_argument("--faults", choices=("none", "mild", "severe"), default="mild", help="default mild")

@@ -29,6 +29,9 @@ class AtCall:
         """Check, then make the generator."""
         return self._call(*args, **kwargs)
 
+    def __repr__(self) -> str:
+        return f"<guarded function {getattr(self, '__qualname__', '?')}>"
+
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Bind as a function does."""
         return self if instance is None else types.MethodType(self, instance)

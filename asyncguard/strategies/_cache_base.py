@@ -53,6 +53,7 @@ class CacheStrategy(Strategy[CacheOptions, Core]):
 
     short_cut: ClassVar[bool] = False  # whether the driver has one for hits on an int or a str
     view: ClassVar[type[CacheStrategy]]  # a subclass with a slot `chosen`
+    handle: ClassVar[type[CachedFunction]]  # what `of` returns
     chosen: Pipeline | None = None
 
     def __init__(self, options: CacheOptions) -> None:
@@ -125,7 +126,7 @@ class CacheStrategy(Strategy[CacheOptions, Core]):
             return self._called_through(fn)
         for bound in list(self.bounds):
             if bound.site is record.site:
-                return CachedFunction(bound, (fn.__self__,) if isinstance(fn, MethodType) else ())
+                return self.handle(bound, (fn.__self__,) if isinstance(fn, MethodType) else ())
         raise TypeError(f"{colour.name_of(fn)} is not guarded by this {self.kind}")
 
     def _called_through(self, fn: Callable[..., Any]) -> CachedFunction:
@@ -133,7 +134,7 @@ class CacheStrategy(Strategy[CacheOptions, Core]):
         if not self.state().knows(cores.resolve(fn)[0]):
             raise TypeError(f"{colour.name_of(fn)} is not guarded by this {self.kind}, nor was it called through it")
         is_async = colour.kind_of(fn) == "async"
-        return CachedFunction(Bound(self, fn, Site(Pipeline(self), fn), is_async=is_async), ())
+        return self.handle(Bound(self, fn, Site(Pipeline(self), fn), is_async=is_async), ())
 
     def in_pipeline(self, pipeline: Pipeline) -> Self:
         """Return what `pipeline[CacheResult]` is: this cache, its `get`, `invalidate`, `refresh` for that pipeline."""
@@ -150,7 +151,7 @@ class CacheStrategy(Strategy[CacheOptions, Core]):
         if len(found) != 1:
             names = ", ".join(sorted(bound.name for bound in found.values())) or "none"
             raise TypeError(f"this {self.kind} serves {len(found)} functions ({names}): say which one, with .of(fn)")
-        return CachedFunction(next(iter(found.values())), ())
+        return self.handle(next(iter(found.values())), ())
 
     def get(self, *args: Any, **kwargs: Any) -> Cached | None:
         """Return what the cache has for a call, None if nothing; nothing is computed."""
@@ -161,7 +162,13 @@ class CacheStrategy(Strategy[CacheOptions, Core]):
         return self._only().invalidate(*args, **kwargs)
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the value of a call anew and store it; to be awaited for an async function."""
+        """Compute the value of a call anew and store it; to be awaited for an async function.
+
+        For a function without parameters it is `.of(fn).refresh()`: without arguments this is the base class's own.
+        """
+        if not args and not kwargs:
+            super().refresh()
+            return None
         return self._only().refresh(*args, **kwargs)
 
     # --- life cycle ---
@@ -215,3 +222,6 @@ class CachedFunction:
 
     def _full(self, args: Args) -> Args:
         return self._bound.full((*self._prefix, *args))
+
+
+CacheStrategy.handle = CachedFunction

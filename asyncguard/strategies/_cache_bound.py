@@ -117,6 +117,11 @@ class Bound:
         """Tell whether anybody listens (`Strategy.heard`, without its calls: every hit asks)."""
         return bool(dispatch.handlers) or self.site.monitored or self.strategy.options.on_event is not None
 
+    def told_items(self, event: type[events.Event], items: int) -> None:
+        """Tell what became of some items, unless there are none or nobody listens."""
+        if items and self.heard():
+            self.emit(event, items=items)
+
     def emit(self, event: type[events.Event], **facts: Any) -> None:
         """Tell what happened."""
         self.strategy.emit(self.site, event(**self.strategy.facts(self.site), **facts))

@@ -43,7 +43,7 @@ class Call:
     def at(self, core: Core, options: CacheOptions, cell: Cell, key: Hashable) -> Call:
         """Fill in where the value belongs."""
         self.core, self.options, self.cell, self.key = core, options, cell, key
-        self.tags = options.tags_of(self.args, self.kwargs) if options.tags else ()
+        self.tags = options.tags_of(self.args, self.kwargs) if options.tags != () else ()
         return self
 
     # --- flights ---
@@ -116,7 +116,7 @@ class Call:
 
     def result(self, flight: Flight) -> Any:
         """Return this caller's own of the value, or raise the error."""
-        entry = Flights.result(flight)
+        entry: Entry = Flights.result(flight)
         if entry is self.entry and self.bound.heard():  # it stands in for an error
             self.bound.emit(events.CacheHit, age=self.core.now() - entry.created, stale=True)
         return entry.give()

@@ -72,7 +72,12 @@ def _old(call: Call, entry: Entry) -> Any:
 
 
 def behind(call: Call, entry: Entry) -> None:
-    """Refresh an entry in the background, with a deadline of its own."""
+    """Refresh an entry in the background."""
     call.how = "background"
     call.entry = entry
-    calls.refresh_behind(call, max(REFRESH_LEAST, REFRESH_FACTOR * entry.took))
+    calls.refresh_behind(call, patience(entry.took))
+
+
+def patience(took: float) -> float:
+    """Return how long a background refresh may take that took so many seconds before."""
+    return max(REFRESH_LEAST, REFRESH_FACTOR * took)

@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from asyncguard import events
 from asyncguard._machines.store import Lease
+from asyncguard._runtime import cache_switch
 from asyncguard.strategies import _cache_values as values
+from asyncguard.strategies._cache_batch import Batch
+from asyncguard.strategies._cache_batch_work import BatchWork
 
 if TYPE_CHECKING:
+    from asyncguard.strategies._cache_bound import Bound
     from asyncguard.strategies._cache_calls import Call
+    from asyncguard.strategies._cache_core import Args, Kwargs
 
 
 def look(call: Call) -> bool:
     """Look the call up and tell what would have happened; true if its value is to be stored."""
     bound = call.bound
-    with _harmless(call, "look up"):
+    with _harmless(bound, "look up"):
         core, options, place = bound.forces()
         cell, key = place.locate(bound.full(call.args), call.kwargs)
         call.at(core, replace(options, isolation="share"), cell, key)
@@ -39,13 +44,41 @@ def look(call: Call) -> bool:
 def store(call: Call, wanted: bool, value: Any) -> None:  # noqa: FBT001 - what `look` returned
     """Keep the value, so that the next look-up can tell."""
     if wanted and not values.is_used_once(value):
-        with _harmless(call, "store"):
+        with _harmless(call.bound, "store"):
             call.bound.accept(call, value, Lease())
 
 
+# --- item by item -----------------------------------------------------------------------------------------------------
+
+
+def look_items(bound: Bound, args: Args, kwargs: Kwargs) -> Batch | None:
+    """Look the items up and tell what would have happened; None if nothing is to be stored."""
+    if cache_switch.current() == "bypass" or bound.strategy.mode_at(bound.site) != "observe":
+        return None
+    batch = None
+    with _harmless(bound, "look up"):
+        batch = Batch(bound, args, kwargs)
+        now, entries = batch.core.now(), batch.cell.entries
+        found = [key for key in batch.items if key in entries and now < entries[key].stale]
+        missed = len(batch.items) - len(found)
+        batch.cell.hits += len(found)
+        batch.cell.misses += missed
+        if found and bound.heard():
+            bound.emit(events.CacheHit, age=now - min(entries[key].created for key in found), items=len(found))
+        bound.told_items(events.CacheMissed, missed)
+    return batch
+
+
+def store_items(batch: Batch | None, result: Any) -> None:
+    """Keep the rows, so that the next look-up can tell."""
+    if batch is not None and batch.keys:
+        with _harmless(batch.bound, "store"):
+            BatchWork(batch, ()).keep(result)
+
+
 @contextlib.contextmanager
-def _harmless(call: Call, operation: str) -> Iterator[None]:
+def _harmless(bound: Bound, operation: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - observing must not change a call
-        call.bound.emit(events.CacheErrored, operation=operation, error=f"{type(error).__name__}: {error}")
+        bound.emit(events.CacheErrored, operation=operation, error=f"{type(error).__name__}: {error}")

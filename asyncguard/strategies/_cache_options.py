@@ -131,6 +131,27 @@ class CacheOptions(Options):
             raise checks.wrong_type("store", self.store, "None: stores beyond this process are not supported yet")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheItemsOptions(CacheOptions):
+    """The options of cache_items; `key` and a callable `tags` are functions of one item there."""
+
+    over: str
+    max_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        CacheOptions.__post_init__(self)
+        if not isinstance(self.over, str) or not self.over:
+            raise checks.wrong_type("over", self.over, "the name of the parameter that holds the items")
+        if self.max_batch is not None:
+            checks.integer("max_batch", self.max_batch, least=1)
+
+    @property
+    def rules(self) -> KeyRules:
+        """What makes up the keys: the items are no part of what their keys have in common."""
+        return KeyRules(self.key, (*_as_tuple(self.ignore), self.over), _as_tuple(self.vary_on), self.version)
+
+
 def is_negative(value: Any) -> bool:
     """Tell whether a result says that there is nothing: None, or an empty container."""
     if value is None:

@@ -94,3 +94,29 @@ def as_cupy(rows: Sequence[Entry]) -> Any:
 def as_jax(rows: Sequence[Entry]) -> Any:
     """Stack rows as a new jax array."""
     return sys.modules["jax"].numpy.stack([row.value for row in rows])
+
+
+def items_of(name: str, over: str, given: Any) -> list[Any]:
+    """Return the items of the argument, which has to be a sequence or an array.
+
+    Raises TypeError for anything else: an iterator would be used up by looking at it.
+    """
+    is_array = bool(getattr(given, "shape", ())) and hasattr(given, "dtype")
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes | bytearray):
+        return list(given)
+    if is_array:
+        return list(given)
+    raise TypeError(
+        f"{name} is cached item by item over {over!r}, which has to be a list, a tuple or an array, "
+        f"got {type(given).__name__}"
+    )
+
+
+def like(given: Any, items: list[Any]) -> Any:
+    """Return items in a container like the one that was given."""
+    if isinstance(given, tuple):
+        return tuple(items)
+    root = type(given).__module__.partition(".")[0]
+    if hasattr(given, "shape") and root in {"numpy", "torch"}:
+        return sys.modules[root].stack(items)
+    return items

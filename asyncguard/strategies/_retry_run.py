@@ -182,7 +182,7 @@ class Run:
         return self.mode == "enforce"
 
     def _situation(self, error: Exception | None) -> Situation:
-        exhausted = error is not None and giveup.exhausted(error, self._mark, id(self._place.site))
+        exhausted = error is not None and giveup.exhausted(error, self._mark, self._place.identity)
         return Situation(deadlines.remaining(), time.time(), exhausted, self._spend)
 
     def _spend(self) -> bool:
@@ -213,7 +213,7 @@ class Run:
         if self.number == 1 and verdict.reason in _UNTOUCHED:
             giveup.withdraw_note(leaves, self._mark)
             return True
-        giveup.leave_note(leaves, self._text(verdict), id(self._place.site))
+        giveup.leave_note(leaves, self._text(verdict), self._place.identity)
         self._tell_gave_up(verdict, leaves)
         if leaves is error:
             return True

@@ -72,6 +72,11 @@ class Place:
     partition: Hashable
     target: Target
 
+    @property
+    def identity(self) -> object:
+        """What tells this retry around this function from others, and keeps neither of them alive."""
+        return id(self.strategy), id(self.site)
+
     def emit(self, event: type[events.Event], **facts: Any) -> None:
         """Tell what happened."""
         self.strategy.emit(self.site, event(**self.strategy.facts(self.site, self.partition), **facts))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from asyncguard import events
 from asyncguard._runtime import cache_switch, dispatch
 from asyncguard.strategies import _cache_calls as calls
 from asyncguard.strategies import _cache_observe as observing
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from contextvars import ContextVar
 
-    from asyncguard._pipeline import Pipeline, Site
+    from asyncguard._pipeline import Site
     from asyncguard._strategy import Mode
     from asyncguard.events import Event
     from asyncguard.strategies._cache_options import Duration, Isolation, Key, OnAbandon, Tags, Ttl

@@ -15,6 +15,7 @@ from asyncguard._machines.text import REDACTED, Redactor, escape
 __all__ = ["JSONFormatter", "structlog_processor"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_MOST_NAMES = 1024
 _OURS = ("asyncguard.", "code.", "error.", "exception.", "span_id", "trace_id")
 
 
@@ -43,18 +44,17 @@ class JSONFormatter(logging.Formatter):
         }
         for name, value in vars(record).items():
             if name not in _STANDARD:
-                line[name] = REDACTED if self._secret(name) else value
+                hidden = self._known.get(name)
+                line[name] = REDACTED if (self._secret(name) if hidden is None else hidden) else value
         if record.exc_info or record.exc_text:
             line["exception.stacktrace"] = self._stack(record)
         return self._json(line)
 
     def _secret(self, name: str) -> bool:
-        known = self._known.get(name)
-        if known is None:
-            known = self._redactor.secret(name)
-            if len(self._known) < 1024:  # noqa: PLR2004 - the names of fields are few, unless somebody makes them up
-                self._known[name] = known
-        return known
+        secret = self._redactor.secret(name)
+        if len(self._known) < _MOST_NAMES:  # the names of fields are few, unless somebody makes them up
+            self._known[name] = secret
+        return secret
 
     def _stack(self, record: logging.LogRecord) -> str:
         text = record.exc_text
@@ -72,7 +72,12 @@ class JSONFormatter(logging.Formatter):
 
 def _utc(seconds: float) -> str:
     whole = math.floor(seconds)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1e6):06d}Z"
+    return f"{_second(whole)}.{int((seconds - whole) * 1e6):06d}Z"
+
+
+@functools.lru_cache(maxsize=4)  # many records have the same second
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
 def _finite(value: Any) -> Any:

@@ -156,7 +156,7 @@ class EventMetrics:
         self._set("memory.limit", event.limit, labels)
         self._set("memory.reserved", event.reserved, labels)
         if event.limit:
-            self._set("memory.utilization", (event.used + event.reserved) / event.limit, labels)
+            self._set("memory.utilization", event.used / event.limit, labels)
         self._record("memory.need", event.need, labels)
         if event.waited:
             self._record("memory.wait", event.waited, labels)

@@ -112,7 +112,7 @@ METRICS = (
     Metric("asyncguard.memory.usage", "gauge", "By", "Memory in use at the last decision."),
     Metric("asyncguard.memory.limit", "gauge", "By", "The limit at the last decision."),
     Metric("asyncguard.memory.reserved", "gauge", "By", "Memory promised to running calls at the last decision."),
-    Metric("asyncguard.memory.utilization", "gauge", "1", "Used and reserved memory as a share of the limit."),
+    Metric("asyncguard.memory.utilization", "gauge", "1", "Memory in use as a share of the limit."),
     Metric("asyncguard.memory.need", "histogram", "By", "Memory that calls were expected to need.", _PLACE, _BYTES),
     Metric("asyncguard.memory.wait", "histogram", "s", "Time that calls had waited for memory.", _PLACE, SLOW_SECONDS),
     Metric(

@@ -91,6 +91,15 @@ def _look(tracers: Any, meters: Any) -> Telemetry:
         return known
 
 
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603 - another thread may have held it when the process forked
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def reset() -> None:
     """Forget the providers seen so far. For tests, and after a provider was shut down."""
     global _known  # noqa: PLW0603 - see above

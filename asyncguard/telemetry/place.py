@@ -50,11 +50,9 @@ class Place:
     def attributes(self) -> dict[str, Any]:
         """The attributes of every span and log record of this function."""
         if self._attributes is None:
-            self._attributes = {
-                **_code(self.site.function),
-                "asyncguard.pipeline": self.name,
-                "asyncguard.decorators": self.decorators,
-            }
+            self._attributes = {**_code(self.site.function), "asyncguard.pipeline": self.name}
+            if len(self.decorators) > 1:  # a monitor alone need not be told
+                self._attributes["asyncguard.decorators"] = self.decorators
         return self._attributes
 
     def labels(self, outcome: str, error: str) -> dict[str, str]:

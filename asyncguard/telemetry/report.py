@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,9 @@ _LEVELS = {
 _stacks = Throttle(time.monotonic)
 _complaints = Throttle(time.monotonic, burst=1, every=60.0)
 _log = logging.getLogger("asyncguard")
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stacks.after_fork)
+    os.register_at_fork(after_in_child=_complaints.after_fork)
 
 
 def outcome_of(call: record.Record, error: BaseException | None) -> str:
@@ -86,12 +90,18 @@ class Report:
             self.span.leave()
 
     def _watched(self, event: events.Event) -> None:
-        if self.span is None:
-            return
+        try:
+            if self.span is not None:
+                self._attempts(self.span, event)
+        except Exception as error:  # noqa: BLE001 - the strategy that reported must not fail because of it
+            _complain(self._place, error)
+
+    @staticmethod
+    def _attempts(span: otel.CallSpan, event: events.Event) -> None:
         if isinstance(event, events.AttemptStarted):
-            self.span.attempt(event.attempt)
+            span.attempt(event.attempt)
         elif isinstance(event, events.RetryScheduled | events.RetryGaveUp):
-            self.span.attempt_over(error_type(event.error) if event.error is not None else "")
+            span.attempt_over(error_type(event.error) if event.error is not None else "")
 
     def close(
         self,
@@ -119,16 +129,21 @@ class Report:
         self._measure(outcome, duration, kind)
         level = max(_LEVELS[outcome], logging.WARNING if duration >= self._view.slow else 0)
         logged = self._view.logger.isEnabledFor(level) and (self._logged or level > logging.INFO)
+        recording = self.span is not None and self.span.recording
         fields: dict[str, Any] = {}
         failed: dict[str, str] | None = None
-        if logged or (self.span is not None and self.span.recording):
+        if logged or recording:
             fields = self._fields(outcome, duration, more)
-            fields["asyncguard.active"] = active
             if error is not None and kind:
                 failed = self._failure(error, kind)
                 fields["error.type"] = kind
         if logged:
-            self._write(level, f"{outcome} in {duration:.3g} s", fields, failed)
+            at_the_end = {
+                "asyncguard.duration": duration,
+                "asyncguard.attempts": self._call.attempts,
+                "asyncguard.active": active,
+            }
+            self._write(level, f"{outcome} in {duration:.3g} s", {**fields, **at_the_end}, failed)
         if self.span is not None:
             self.span.end(fields, failed)
 
@@ -139,11 +154,9 @@ class Report:
         durations.record(duration, self._place.labels(outcome, kind))
 
     def _fields(self, outcome: str, duration: float, more: More) -> dict[str, Any]:
-        fields: dict[str, Any] = {
-            "asyncguard.outcome": outcome,
-            "asyncguard.duration": duration,
-            "asyncguard.attempts": self._call.attempts,
-        }
+        fields: dict[str, Any] = {"asyncguard.outcome": outcome}
+        if self._call.attempts > 1:
+            fields["asyncguard.attempts"] = self._call.attempts
         if duration >= self._view.slow:
             fields["asyncguard.slow"] = True
         if self._call.noted:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncguard._machines.budget import Allowance, RetryBudget
+from asyncguard._machines.budget import Allowance, RetryBudget, _renew
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "retry.json").read_text(encoding="utf-8"))
 
@@ -210,13 +210,23 @@ def test_threads_never_take_more_than_there_is():
 def test_it_pickles_as_its_numbers():
     budget, clock = RetryBudget(0.3, 7), Clock()
     withdrawn(budget.at(clock), clock.now())
-    again = pickle.loads(pickle.dumps(budget))  # noqa: S301 - our own
+    again = pickle.loads(pickle.dumps(budget))
     assert (again.ratio, again.min_per_second) == (0.3, 7)
     assert again.at(clock).left(clock.now()) == 70
     assert repr(again) == "RetryBudget(ratio=0.3, min_per_second=7)"
 
 
+def test_after_a_fork_every_budget_has_free_locks():
+    budget, clock = RetryBudget(), Clock()
+    allowance = budget.at(clock)
+    budget._lock.acquire()
+    allowance._lock.acquire()
+    _renew()
+    assert budget.at(clock).withdraw(clock.now())
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # other tests may have left daemon threads
 def test_a_fork_while_the_lock_is_held_leaves_the_child_able_to_spend():
     budget, clock = RetryBudget(), Clock()
     allowance = budget.at(clock)

@@ -239,6 +239,16 @@ def test_our_rejections_are_no_failures_and_our_timeouts_are(error, kind):
     assert classify(error) == kind
 
 
+def test_an_error_that_cannot_be_written_as_text_is_classified_all_the_same():
+    class Speechless(Exception):  # noqa: N818
+        status = 429
+
+        def __str__(self):
+            raise RuntimeError
+
+    assert classify(Speechless()) == "throttle"
+
+
 # --- groups -----------------------------------------------------------------------------------------------------------
 
 ORDER = ["transient", "timeout", "throttle", "unknown", "permanent"]
@@ -318,7 +328,7 @@ def test_transient_says_its_name_and_pickles_as_itself():
     assert TRANSIENT(ConnectionError())
     assert not TRANSIENT(RuntimeError())
     assert repr(TRANSIENT) == "TRANSIENT"
-    assert pickle.loads(pickle.dumps(TRANSIENT)) is TRANSIENT  # noqa: S301 - our own
+    assert pickle.loads(pickle.dumps(TRANSIENT)) is TRANSIENT
 
 
 @pytest.mark.parametrize("status", [*STATUSES, 200, 204, 301])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from asyncguard import events, guard, monitor, testing
-from asyncguard._runtime import record
+from asyncguard._runtime import holds, record
 from asyncguard._strategy import Options, Strategy
 from asyncguard.errors import BulkheadFullError, RejectedError
 from asyncguard.strategies.monitor import Monitor
@@ -108,7 +108,6 @@ def test_a_call_is_one_line_with_time_outcome_inputs_and_output(written: Written
     assert line["asyncguard.outcome"] == "ok"
     assert line["asyncguard.duration"] == 0.0
     assert line["asyncguard.attempts"] == 1
-    assert line["asyncguard.decorators"] == ["embedder"]
     assert line["asyncguard.input.x.shape"] == [32, 768]
     assert line["asyncguard.input.x.dtype"] == "float32"
     assert line["asyncguard.input.x.nonfinite"] == 0.0
@@ -287,6 +286,18 @@ def test_a_fallback_is_a_warning_and_no_error(written: Written) -> None:
     assert (line["asyncguard.outcome"], line["level"]) == ("fallback", "WARNING")
     assert line["asyncguard.fallback.position"] == 2
     assert "error.type" not in line
+
+
+def test_what_is_out_of_the_ordinary_is_written_although_ordinary_calls_are_not(written: Written) -> None:
+    logging.getLogger("asyncguard.monitor").setLevel(logging.WARNING)
+
+    async def main() -> None:
+        await monitor("ordinary", slow=1.0)(asyncio.sleep)(0.5)
+        await monitor("slow", slow=1.0)(asyncio.sleep)(1.5)
+        await guard(monitor("degraded"), Tell(events.FallbackUsed(position=1, error=ValueError())))(predict)()
+
+    run(main)
+    assert [line["asyncguard.pipeline"] for line in written.fields()] == ["slow", "degraded"]
 
 
 def test_what_the_inner_strategies_did_is_in_the_line(written: Written) -> None:
@@ -519,6 +530,7 @@ def test_mode_off_does_nothing_at_all(written: Written) -> None:
     assert run(strategy(predict)) == [0.5, 0.5]
     assert strategy(len)("abc") == 3
     assert list(strategy(numbers)(2)) == [0, 1]
+    assert run(guard(strategy, stream=True)(predict)) == [0.5, 0.5]
     assert strategy.durations() == {}
     assert not written.lines
 
@@ -649,6 +661,33 @@ def test_generators_receive_what_is_sent_and_thrown(written: Written) -> None:
     with pytest.raises(StopIteration, match="done"):
         items.send("end")
     assert written.one()["asyncguard.completed"] is True
+
+
+def test_a_returned_stream_is_over_when_it_is_closed(written: Written) -> None:
+    opened: list[Any] = []
+
+    @guard(monitor("chat"), stream=True)
+    async def chat(prompt: str) -> object:
+        opened.append(holds.acquire())
+        await asyncio.sleep(1)
+        if prompt == "bad":
+            opened.pop().close()
+            raise ValueError("bad prompt")
+        return object()
+
+    async def main() -> None:
+        await chat("hello")
+        await asyncio.sleep(5)
+        assert record.current() is None
+        assert not written.lines
+        opened.pop().close()
+        with pytest.raises(ValueError, match="bad prompt"):
+            await chat("bad")
+
+    run(main)
+    stream, bad = written.fields()
+    assert (stream["asyncguard.duration"], stream["asyncguard.output.type"]) == (pytest.approx(6.0), "object")
+    assert bad["asyncguard.outcome"] == "error"
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

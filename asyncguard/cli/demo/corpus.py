@@ -17,12 +17,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
 ASKED_ABOUT = (
-    "asyncio collections concurrent contextlib csv dataclasses datetime difflib email fractions functools gzip heapq"
-    " http itertools json logging multiprocessing pathlib pickle queue random re shutil socket sqlite3 statistics"
-    " string subprocess tarfile tempfile textwrap threading unittest urllib zipfile"
-).split()
-SKIPPED = {"__pycache__", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests", "turtledemo"}
+    "asyncio", "collections", "concurrent", "contextlib", "csv", "dataclasses", "datetime", "difflib", "email",
+    "fractions", "functools", "gzip", "heapq", "http", "itertools", "json", "logging", "multiprocessing", "pathlib",
+    "pickle", "queue", "random", "re", "shutil", "socket", "sqlite3", "statistics", "string", "subprocess", "tarfile",
+    "tempfile", "textwrap", "threading", "unittest", "urllib", "zipfile",
+)  # fmt: skip
+SKIPPED = {
+    "__pycache__", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests", "turtledemo",
+}  # fmt: skip
 REPEAT_EVERY = 10  # every tenth document is an earlier one, delivered again
 SHORTEST = 5  # words; less says nothing
 QUESTIONS = (  # users ask them while the job runs; the first three are answered in the report
@@ -100,7 +105,7 @@ def _docstrings(module: str, path: Path) -> Iterator[tuple[str, str]]:
     yield from _documented(tree, module)
 
 
-def _documented(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Iterator[tuple[str, str]]:
+def _documented(node: Documented, name: str) -> Iterator[tuple[str, str]]:
     text = ast.get_docstring(node)
     if text and len(text.split()) >= SHORTEST:
         yield name, text

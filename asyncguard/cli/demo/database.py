@@ -16,10 +16,10 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asyncguard.cli.demo.parts import PartError, Parts
+
 if TYPE_CHECKING:
     import asyncpg
-
-    from asyncguard.cli.demo.parts import Parts
 
 DIMENSIONS = 384
 SCHEMA = f"""
@@ -31,6 +31,7 @@ create table documents (
     embedding vector({DIMENSIONS}) not null
 );
 """
+READ_AND_RUN = 0o005  # for others
 QUICK = ("-c", "fsync=off", "-c", "shared_buffers=32MB", "-c", "max_connections=20", "-c", "autovacuum=off")
 
 
@@ -40,6 +41,7 @@ async def start(parts: Parts) -> int:
     place = parts.folder / "database"
     place.mkdir()
     if user is not None:
+        _refuse_closed(parts.folder)
         os.chown(place, *user)
     programs = await _programs(parts, user)
     options = ("--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync", "--username=postgres")
@@ -56,6 +58,18 @@ async def _serve(parts: Parts, programs: Path, user: tuple[int, int] | None) -> 
     pid = await parts.spawn(*command, log=log, stop=signal.SIGQUIT, user=user)  # SIGQUIT: at once, leaving no memory
     await parts.ready(pid, (place / ".s.PGSQL.5432").exists, log)
     return pid
+
+
+def _refuse_closed(folder: Path) -> None:
+    if not _open_to_all(folder):
+        raise PartError(
+            f"root's PostgreSQL runs as nobody, who may not enter {folder}: set TMPDIR to a folder that others may "
+            "enter, such as /tmp, or run the demo as another user"
+        )
+
+
+def _open_to_all(folder: Path) -> bool:
+    return all(each.stat().st_mode & 0o001 for each in (folder, *folder.parents))
 
 
 def unprivileged() -> tuple[int, int] | None:
@@ -97,36 +111,33 @@ def binaries() -> Path:
 
 
 def _readable_by_all(programs: Path) -> bool:
-    return all(folder.stat().st_mode & 0o001 for folder in (programs, *programs.parents)) and all(
-        path.stat().st_mode & 0o005 == 0o005 for path in programs.iterdir()
-    )
+    modes = [path.stat().st_mode & READ_AND_RUN for path in programs.iterdir()]
+    return _open_to_all(programs) and all(mode == READ_AND_RUN for mode in modes)
 
 
 async def connect(folder: Path, *, size: int = 4) -> asyncpg.Pool[Any]:
     """A pool of connections that speak pgvector's binary form. The table is created."""
     import asyncpg
 
-    address = {"host": str(folder / "database"), "user": "postgres", "database": "postgres"}
-    await _create(address)
-    return await asyncpg.create_pool(**address, min_size=size, max_size=size, init=speak_vectors)
-
-
-async def _create(address: dict[str, str], patience: int = 100) -> None:
-    """Create the table; the socket is there a moment before the server answers on it."""
-    import asyncpg
-
-    for left in reversed(range(patience)):
-        try:
-            connection = await asyncpg.connect(**address)
-            break
-        except (asyncpg.CannotConnectNowError, ConnectionError):
-            if not left:
-                raise
-            await asyncio.sleep(0.05)
+    where = f"postgresql://postgres@/postgres?host={folder / 'database'}"
+    connection = await _first_connection(where)
     try:
         await connection.execute(SCHEMA)
     finally:
         await connection.close()
+    return await asyncpg.create_pool(where, min_size=size, max_size=size, init=speak_vectors)
+
+
+async def _first_connection(where: str, patience: int = 100) -> asyncpg.Connection[Any]:
+    """The socket is there a moment before the server answers on it."""
+    import asyncpg
+
+    for _ in range(patience):
+        try:
+            return await asyncpg.connect(where)
+        except (asyncpg.CannotConnectNowError, ConnectionError):
+            await asyncio.sleep(0.05)
+    return await asyncpg.connect(where)
 
 
 async def speak_vectors(connection: asyncpg.Connection[Any]) -> None:
@@ -135,8 +146,9 @@ async def speak_vectors(connection: asyncpg.Connection[Any]) -> None:
 
 
 def encode(vector: Any) -> bytes:
-    """pgvector's wire form: the number of dimensions, an unused word, big-endian float32."""
-    return struct.pack(">hh", len(vector), 0) + vector.astype(">f4").tobytes()
+    """Pgvector's wire form: the number of dimensions, an unused word, big-endian float32."""
+    numbers: bytes = vector.astype(">f4").tobytes()
+    return struct.pack(">hh", len(vector), 0) + numbers
 
 
 def decode(data: bytes) -> Any:

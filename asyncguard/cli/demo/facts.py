@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from asyncguard.cli.demo.journal import Journal
     from asyncguard.cli.demo.run import Result
 
+CacheEvent = events.CacheHit | events.CacheJoined | events.CacheMissed
 EventT = TypeVar("EventT", bound=events.Event)
+
+
+WORDS = {"permanent": "broken answers", "throttle": "throttled", "timeout": "timed out", "rejected": "kept away"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +73,16 @@ def decorators(result: Result) -> list[tuple[str, str]]:
         ("bulkhead", _queued(journal, "bulkhead")),
         ("rate_limit", _queued(journal, "rate_limit")),
         ("memory_guard", _memory(journal)),
-        ("fallback", f"{len(said(journal, events.FallbackUsed))} questions answered by words: better than late or not at all"),
+        ("fallback", f"{len(said(journal, events.FallbackUsed))} questions answered by words, not late or not at all"),
         ("monitor", f"{len(said(journal, events.CallFinished))} calls recorded"),
     ]
 
 
 def _retry(journal: Journal) -> str:
     again = said(journal, events.RetryScheduled)
-    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(event.kind for event in again).most_common())
+    kinds = ", ".join(
+        f"{count} {WORDS.get(kind, kind)}" for kind, count in Counter(event.kind for event in again).most_common()
+    )
     gave_up = len(said(journal, events.RetryGaveUp))
     return f"{len(again)} attempts repeated ({kinds or 'none'}), {gave_up} calls given up"
 
@@ -88,10 +94,8 @@ def _circuit(journal: Journal) -> str:
 
 
 def _cache(journal: Journal, function: str, what: str) -> str:
-    def items(kind: type[events.CacheHit] | type[events.CacheMissed] | type[events.CacheJoined]) -> int:
-        return sum(event.items for event in said(journal, kind) if event.pipeline.endswith(function))
-
-    return f"{items(events.CacheHit) + items(events.CacheJoined)} {what} not asked for again, {items(events.CacheMissed)} asked for"
+    saved = items_of(journal, function, events.CacheHit, events.CacheJoined)
+    return f"{saved} {what} not asked for again, {items_of(journal, function, events.CacheMissed)} asked for"
 
 
 def _queued(journal: Journal, strategy: str) -> str:
@@ -108,6 +112,10 @@ def _memory(journal: Journal) -> str:
 
 def saved_texts(journal: Journal) -> int:
     """Texts that cache_items took from memory, or from a call already under way."""
-    kinds = (events.CacheHit, events.CacheJoined)
-    found = [event for _, event in journal.events if isinstance(event, kinds) and event.pipeline.endswith("embed")]
-    return sum(event.items for event in found)
+    return items_of(journal, "embed", events.CacheHit, events.CacheJoined)
+
+
+def items_of(journal: Journal, function: str, *kinds: type[CacheEvent]) -> int:
+    """The items that events of these kinds tell of, at one function."""
+    events_ = [event for kind in kinds for event in said(journal, kind)]
+    return sum(event.items for event in events_ if event.pipeline.endswith(function))

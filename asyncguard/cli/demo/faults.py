@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 KINDS = ("429", "503", "reset", "stall", "drip", "truncated", "nan")
 OUTAGE = "outage"
@@ -89,3 +89,34 @@ def deal(seed: int, level: Level, keys: Sequence[str]) -> Schedule:
         while len(faults[key]) < level.most and rng.random() < level.again:
             faults[key].append(rng.choice(KINDS))
     return Schedule(faults, outage_after=round(0.55 * len(keys)), outage_seconds=level.outage)
+
+
+class Injector:
+    """Deals the scheduled faults to the requests that come. `clock` gives monotonic seconds."""
+
+    def __init__(self, schedule: Schedule, clock: Callable[[], float]) -> None:
+        self._schedule = schedule
+        self._clock = clock
+        self._asked: dict[str, int] = {}  # how often each batch was asked for, requests in the outage not counted
+        self._outage_until: float | None = None
+
+    def fault_of(self, texts: Sequence[str]) -> str | None:
+        """The fault that is due for a request of these texts (their digests); asking counts."""
+        key = next((text for text in texts if text in self._schedule.faults), None)
+        if key is not None:
+            self._begin_outage(new=key not in self._asked)
+            self._asked.setdefault(key, 0)
+        if self._outage_until is not None and self._clock() < self._outage_until:
+            return OUTAGE  # the batch's own faults wait until the service is back
+        return None if key is None else self._due(key)
+
+    def _begin_outage(self, *, new: bool) -> None:
+        reached = new and len(self._asked) >= self._schedule.outage_after
+        if reached and self._outage_until is None:
+            self._outage_until = self._clock() + self._schedule.outage_seconds
+
+    def _due(self, key: str) -> str | None:
+        nth = self._asked[key]
+        self._asked[key] = nth + 1
+        due = self._schedule.faults[key]
+        return due[nth] if nth < len(due) else None

@@ -115,9 +115,9 @@ class Guarded:
         async with self.pool.acquire() as connection:
             await connection.executemany(INSERT, written)
 
-    @guard(monitor("demo.answer"), fallback(by_words), cache_result(2.0), timeout(3))
+    @guard(monitor("demo.answer"), fallback(by_words), cache_result(2.0), timeout(2))
     async def answer(self, question: str) -> Answer:
-        """Embed the question and look; a user waits three seconds at most."""
+        """Embed the question and look; a user waits two seconds at most."""
         vector = (await self.embed([question]))[0]
         found = await self.pool.fetch(NEAREST, vector)
         return Answer(question, [Hit(row["id"], row["title"], row["score"]) for row in found])

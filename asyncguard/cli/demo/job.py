@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asyncguard.cli.demo.corpus import Document
-    from asyncguard.cli.demo.journal import Call, Journal
+    from asyncguard.cli.demo.journal import Journal
     from asyncguard.cli.demo.pipeline import Variant
 
     Batch = list[Document]
@@ -30,11 +30,10 @@ PATIENCE = 90.0  # seconds of pausing in a row, without one success, before a re
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A batch that was given up, and the call that says where."""
+    """A batch that was given up, and why."""
 
     batch: Batch
     error: Exception
-    call: Call
 
 
 @dataclass(slots=True)
@@ -46,7 +45,7 @@ class Job:
     waiting: deque[Batch]
     stored: int = 0
     paused: float = 0.0  # since the last success
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list[Failure])
 
     async def run(self) -> None:
         """Until nothing is waiting. Cancelling it cancels the workers."""
@@ -61,30 +60,30 @@ class Job:
                 await self._one(batch)
             except RejectedError as rejection:
                 await self._pause(batch, rejection)
+            except Exception as error:  # noqa: BLE001 - one bad batch does not stop the job
+                self.failures.append(Failure(batch, error))
 
     async def _one(self, batch: Batch) -> None:
-        call = None
-        try:
-            with self.journal.call(f"documents {batch[0].number} to {batch[-1].number}") as call:
-                vectors = await self.variant.embed([document.text for document in batch])
-                await self.variant.store(batch, vectors)
-        except RejectedError:
-            raise
-        except Exception as error:  # noqa: BLE001 - one bad batch does not stop the job
-            self.failures.append(Failure(batch, error, call))
-        else:
-            self.stored += len(batch)
-            self.paused = 0.0
+        with self.journal.call(name_of(batch)):
+            vectors = await self.variant.embed([document.text for document in batch])
+            await self.variant.store(batch, vectors)
+        self.stored += len(batch)
+        self.paused = 0.0
 
     async def _pause(self, batch: Batch, rejection: RejectedError) -> None:
         seconds = rejection.retry_after or 0.5
         if self.paused > PATIENCE:
-            self.failures.append(Failure(batch, rejection, self.journal.calls[-1]))
+            self.failures.append(Failure(batch, rejection))
             return
         self.waiting.appendleft(batch)
         self.paused += seconds / WORKERS
         self.journal.pauses.append((self.journal.now(), seconds, type(rejection).__name__))
         await asyncio.sleep(seconds)
+
+
+def name_of(batch: Batch) -> str:
+    """What the reports call it."""
+    return f"documents {batch[0].number} to {batch[-1].number}"
 
 
 def batches(documents: Iterable[Document]) -> list[Batch]:

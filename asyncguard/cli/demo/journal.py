@@ -12,12 +12,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from asyncguard.events import Event
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     import aiohttp
-
-    from asyncguard.events import Event
 
 
 @dataclass(slots=True)
@@ -39,8 +39,8 @@ class Call:
     started: float
     ended: float = 0.0
     error: BaseException | None = None
-    attempts: list[Attempt] = field(default_factory=list)
-    events: list[tuple[float, Event]] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    events: list[tuple[float, Event]] = field(default_factory=list[tuple[float, Event]])
 
     @property
     def seconds(self) -> float:
@@ -82,7 +82,7 @@ class Journal:
         return time.monotonic()
 
     @contextmanager
-    def call(self, what: str) -> Iterator[Call]:
+    def call(self, what: str) -> Generator[Call, None, None]:
         """Everything inside, and in the tasks started inside, belongs to this call."""
         call = Call(len(self.calls) + 1, what, time.monotonic())
         self.calls.append(call)

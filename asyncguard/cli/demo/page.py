@@ -84,12 +84,11 @@ def _tiles(result: Result) -> str:
     verdict, journal = result.verdict, result.journal
     assert verdict is not None  # noqa: S101 - a result that is reported has been judged
     seconds = facts.batch_seconds(journal)
-    users = len(result.users.answers)
     tiles = [
         (f"{verdict.stored:,} / {verdict.documents:,}", "documents stored"),
         (f"{verdict.recall:.3f}", "recall@10, exact search"),
         (f"{len(result.handled)}", f"of {result.requests} requests met a fault"),
-        (f"{users} / {users + len(result.users.errors)}", "users' questions answered"),
+        (f"{len(result.users.answers)} / {result.users.asked}", "users' questions answered"),
         (f"{facts.percentile(seconds, 0.5):.2f} / {facts.percentile(seconds, 0.99):.1f} s", "a batch, p50 / p99"),
         (f"{journal.ended - journal.started:.1f} s", "the whole job"),
     ]
@@ -100,11 +99,13 @@ def _tiles(result: Result) -> str:
 def _plots(result: Result, *, named: bool) -> str:
     name = f"{NAMES[result.name]}: " if named else ""
     circuit = f"{plots.circuit(result)}{_boxes(CIRCUIT)}" if result.journal.guarded else ""
+    memory = "" if named else f"<h2>Memory of client and service, MiB</h2>{plots.memory(result)}"
     return (
-        f"<h2>{html.escape(name)}Every request to the service, and the fault it met</h2>{_legend(result)}{plots.requests(result)}{circuit}"
+        f"<h2>{html.escape(name)}Every request to the service, and the fault it met</h2>"
+        f"{_legend(result)}{plots.requests(result)}{circuit}"
         f'<div class="two"><div><h2>Documents stored</h2>{plots.stored(result)}</div>'
         f"<div><h2>In flight: calls of the job, requests on the wire</h2>{plots.in_flight(result)}</div></div>"
-        f"<h2>Memory of client and service, MiB</h2>{plots.memory(result)}"
+        f"{memory}"
     )
 
 
@@ -126,7 +127,8 @@ def _tables(result: Result) -> str:
     ]
     if result.database_paused:
         handled.append(["PostgreSQL frozen", "1", report.database_pause(result)])
-    faults = f"<h2>Faults by the service's own log, and what handled them</h2>{table(['fault', 'requests', 'handled by'], handled)}"
+    title = "<h2>Faults by the service's own log, and what handled them</h2>"
+    faults = title + table(["fault", "requests", "handled by"], handled)
     answers = "".join(
         f"<p><b>{html.escape(answer.question)}</b><br>"
         + "<br>".join(f"<code>{html.escape(hit.title)}</code> {hit.score:.2f}" for hit in answer.hits[:3])
@@ -135,7 +137,8 @@ def _tables(result: Result) -> str:
     if not result.journal.guarded:
         return f"{faults}<h2>Three answers</h2>{answers}"
     decorators = table(["decorator", "what it did"], facts.decorators(result))
-    return f'{faults}<div class="two"><div><h2>What each decorator did</h2>{decorators}</div><div><h2>Three answers</h2>{answers}</div></div>'
+    beside = f"<div><h2>What each decorator did</h2>{decorators}</div><div><h2>Three answers</h2>{answers}</div>"
+    return f'{faults}<div class="two">{beside}</div>'
 
 
 def _details(result: Result) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from asyncguard.cli.demo import supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
 
 class PartError(Exception):
@@ -38,9 +38,9 @@ class Parts:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def started(cls, *, keep: bool = False) -> AsyncIterator[Self]:
+    async def started(cls, *, keep: bool = False) -> AsyncGenerator[Self, None]:
         """Start the supervisor; on the way out wait until it has cleaned up, however we leave."""
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - a millisecond, and no place where a cancellation could come
             [sys.executable, "-I", "-S", supervisor.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -49,14 +49,14 @@ class Parts:
         try:
             async with cls._connected(process) as parts:
                 if keep:
-                    parts._say(op="keep")
+                    parts.say(op="keep")
                 yield parts
         finally:
             _goodbye(process)
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def _connected(cls, process: subprocess.Popen[bytes]) -> AsyncIterator[Self]:
+    async def _connected(cls, process: subprocess.Popen[bytes]) -> AsyncGenerator[Self, None]:
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), process.stdout)
@@ -76,7 +76,8 @@ class Parts:
             else:
                 self._replies.put_nowait(message)
 
-    def _say(self, **message: object) -> None:
+    def say(self, **message: object) -> None:
+        """Ask the supervisor for something."""
         assert self._process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
         self._process.stdin.write(json.dumps(message).encode() + b"\n")
         self._process.stdin.flush()
@@ -84,7 +85,7 @@ class Parts:
     async def spawn(self, *argv: str, log: str, stop: signal.Signals, user: tuple[int, int] | None = None) -> int:
         """Start a program, its output in `log` below the folder; the process id. `stop` is the signal that ends it."""
         uid, gid = user or (None, None)
-        self._say(op="spawn", argv=argv, log=str(self.folder / log), stop=int(stop), uid=uid, gid=gid)
+        self.say(op="spawn", argv=argv, log=str(self.folder / log), stop=int(stop), uid=uid, gid=gid)
         reply = await self._replies.get()
         if "error" in reply:
             raise PartError(reply["error"])
@@ -92,7 +93,7 @@ class Parts:
 
     def pause(self, pid: int, seconds: float) -> None:
         """Freeze a part and all its processes, and let it go on after a while."""
-        self._say(op="pause", pid=pid, seconds=seconds)
+        self.say(op="pause", pid=pid, seconds=seconds)
 
     async def finished(self, pid: int, log: str) -> None:
         """Wait until a program has ended, and refuse a failure."""

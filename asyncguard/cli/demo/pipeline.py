@@ -44,9 +44,11 @@ class Variant(Protocol):
 
     async def embed(self, texts: list[str]) -> Vectors:
         """Vectors of shape (len(texts), 384), float32."""
+        ...
 
     async def store(self, documents: Sequence[Document], vectors: Vectors) -> None:
         """Write rows; writing the same ones again changes nothing."""
 
     async def answer(self, question: str) -> Answer:
         """The ten nearest documents."""
+        ...

@@ -29,11 +29,13 @@ def requests(result: Result) -> str:
     high = max(rows, default=0) + 1
     plot = _plot(result, high=high, height=44 + LANE * high, label="requests over time")
     _bands(plot, result)
+    zero = result.journal.started
     for attempt, (start, end), row in zip(attempts, spans, rows, strict=True):
         fault = met.get(attempt.id)
         style = f"f{fault.fault}" if fault else "ok"
         told = f"{faults.MEANING[fault.fault]}: {fault.by}" if fault else "answered"
-        _bar(plot, result, start, end, row, style, f"{attempt.id} {told}")
+        box = (start - zero, end - zero, row + 0.12, row + 0.88)
+        plot.bar(box, style, f"{attempt.id} {told}")
     plot.times()
     return plot.render()
 
@@ -45,11 +47,6 @@ def over(result: Result, attempt: Attempt) -> float:
         return attempt.ended or call.ended
     said = [at for at, event in call.events if isinstance(event, (events.CallTimedOut, events.RetryScheduled))]
     return min((at for at in said if at > attempt.started), default=call.ended)
-
-
-def _bar(plot: Plot, result: Result, start: float, end: float, row: int, style: str, title: str) -> None:
-    zero = result.journal.started
-    plot.bar(start - zero, end - zero, row + 0.12, row + 0.88, style, title)
 
 
 def _plot(result: Result, *, high: float, height: int, label: str, width: int = 1040) -> Plot:
@@ -73,13 +70,17 @@ def circuit(result: Result) -> str:
     plot = _plot(result, high=1, height=46, label="state of the circuit breaker")
     plot.text(46, 19, "circuit", "tick left")
     for start, end, state in circuit_states(result.journal):
-        plot.bar(start, end, 0.1, 0.9, state, f"circuit {state} from {start:.1f} s to {end:.1f} s")
+        plot.bar((start, end, 0.1, 0.9), state, f"circuit {state} from {start:.1f} s to {end:.1f} s")
     return plot.render()
 
 
 def circuit_states(journal: Journal) -> list[tuple[float, float, str]]:
     """(from, to, state) in seconds of the job, without gaps."""
-    names = {events.CircuitOpened: "open", events.CircuitHalfOpened: "half_open", events.CircuitClosed: "closed"}
+    names: dict[type[events.Event], str] = {
+        events.CircuitOpened: "open",
+        events.CircuitHalfOpened: "half_open",
+        events.CircuitClosed: "closed",
+    }
     changes = [(at - journal.started, names[type(event)]) for at, event in journal.events if type(event) in names]
     end = journal.ended - journal.started
     points = [(0.0, "closed"), *changes, (end, "")]

@@ -54,6 +54,10 @@ def status_line(job: Job, journal: Journal, total: int) -> str:
 
 def circuit_state(journal: Journal) -> str:
     """What the circuit breaker said last."""
-    names = {events.CircuitOpened: "OPEN", events.CircuitHalfOpened: "half-open", events.CircuitClosed: "closed"}
+    names: dict[type[events.Event], str] = {
+        events.CircuitOpened: "OPEN",
+        events.CircuitHalfOpened: "half-open",
+        events.CircuitClosed: "closed",
+    }
     said = [names[type(event)] for _, event in journal.events if type(event) in names]
     return said[-1] if said else "closed"

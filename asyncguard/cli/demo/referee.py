@@ -67,5 +67,6 @@ async def _found(pool: asyncpg.Pool[Any], clean: Vectors, query: Vectors) -> flo
     """The share of the ten nearest that PostgreSQL found; documents that are equally near may stand for each other."""
     near = clean.astype(np.float64) @ query.astype(np.float64)
     expected = min(NEIGHBOURS, len(clean))
-    worst = np.sort(near)[-expected] - TIE
-    return sum(near[row["id"]] >= worst for row in await pool.fetch(NEAREST, query)) / expected
+    worst = float(np.sort(near)[-expected]) - TIE
+    found = [float(near[row["id"]]) for row in await pool.fetch(NEAREST, query)]
+    return sum(similarity >= worst for similarity in found) / expected

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from asyncguard.cli.demo import facts
 from asyncguard.cli.demo.faults import MEANING
+from asyncguard.cli.demo.job import name_of
+from asyncguard.events import CallTimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncguard.cli.demo.pipeline import Answer
+    from asyncguard.cli.demo.referee import Verdict
     from asyncguard.cli.demo.run import Result
 
 WIDTH = 110
@@ -29,6 +32,7 @@ def report(result: Result) -> str:
 
 
 def title(result: Result) -> str:
+    """What was run."""
     settings = result.settings
     what = f"{len(result.documents):,} docstrings of Python {platform.python_version()}"
     return f"asyncguard demo, {result.name}: {what}, faults {settings.faults}, seed {settings.seed}"
@@ -45,30 +49,28 @@ def summary(result: Result) -> list[tuple[str, str]]:
     seconds = facts.batch_seconds(journal)
     texts = len({document.text for document in result.documents})
     return [
-        (
-            "documents",
-            f"{verdict.stored:,} of {verdict.documents:,} stored ({texts:,} different texts), "
-            f"{len(verdict.lost)} lost, {len(verdict.wrong)} with a wrong vector",
-        ),
+        ("documents", f"{_damage(verdict)}; {texts:,} different texts"),
         ("recall@10", f"{verdict.recall:.4f}, exact search, against the service's own clean vectors"),
-        (
-            "time",
-            f"{journal.ended - journal.started:.1f} s; a batch of documents: p50 "
-            f"{facts.percentile(seconds, 0.5):.2f} s, p99 {facts.percentile(seconds, 0.99):.2f} s",
-        ),
-        (
-            "requests",
-            f"{result.requests} to the service, {len(result.handled)} of them met a fault; "
-            f"{facts.saved_texts(journal)} texts came from the cache",
-        ),
+        ("time", f"{journal.ended - journal.started:.1f} s; a batch of documents: {_percentiles(seconds)}"),
+        ("requests", f"{result.requests} to the service, {len(result.handled)} of them met a fault"),
+        ("cache", f"{facts.saved_texts(journal)} texts did not have to be embedded again"),
         ("users", _users(result)),
     ]
 
 
+def _damage(verdict: Verdict) -> str:
+    stored = f"{verdict.stored:,} of {verdict.documents:,} stored"
+    return f"{stored}, {len(verdict.lost)} lost, {len(verdict.wrong)} with a wrong vector"
+
+
+def _percentiles(seconds: list[float]) -> str:
+    return f"p50 {facts.percentile(seconds, 0.5):.2f} s, p99 {facts.percentile(seconds, 0.99):.2f} s"
+
+
 def _users(result: Result) -> str:
-    answered, failed = len(result.users.answers), len(result.users.errors)
-    degraded = sum(answer.degraded for answer in result.users.answers)
-    return f"{answered + failed} questions asked meanwhile, {failed} without an answer, {degraded} answered by words only"
+    users = result.users
+    words = sum(answer.degraded for answer in users.answers)
+    return f"{users.asked} questions asked meanwhile, {len(users.errors)} without an answer, {words} answered by words"
 
 
 def _faults(result: Result) -> str:
@@ -87,7 +89,8 @@ def database_pause(result: Result) -> str:
     """What came of the calls that were in the database then."""
     start, end = result.database_paused or (0.0, 0.0)
     hit = [call for call in result.journal.calls if call.started < end and call.ended > start]
-    cut = sum(type(event).__name__ == "CallTimedOut" and event.pipeline.endswith("store") for call in hit for _, event in call.events)
+    said = [event for call in hit for _, event in call.events]
+    cut = sum(isinstance(event, CallTimedOut) and event.pipeline.endswith("store") for event in said)
     lost = sum(call.error is not None for call in hit)
     return f"{len(hit)} calls were under way, {cut} attempts cut off and repeated, {lost} failed"
 
@@ -101,7 +104,7 @@ def _failures(result: Result) -> str:
     lines = [f"Lost: {len(result.job.failures)} batches. Where:"]
     for failure in result.job.failures[:6]:
         error = textwrap.shorten(str(failure.error).partition(", url=")[0], 70) or "no message"
-        lines.append(f"  {failure.call.what}: {type(failure.error).__name__}: {error}")
+        lines.append(f"  {name_of(failure.batch)}: {type(failure.error).__name__}: {error}")
     if len(result.job.failures) > 6:  # noqa: PLR2004 - as many as are shown
         lines.append(f"  and {len(result.job.failures) - 6} more")
     return "\n".join(lines)
@@ -116,6 +119,7 @@ def _answers(answers: Sequence[Answer]) -> str:
 
 
 def conclusion(result: Result) -> str:
+    """All was well, or what was not."""
     if result.good:
         return "Good: nothing lost, nothing wrong, recall 1.0, every fault accounted for."
     why = {
@@ -132,7 +136,12 @@ def comparison(results: Sequence[Result]) -> str:
     table = [["", *(result.name for result in results)]]
     table += [[name, *columns] for name, *columns in comparison_rows(results)]
     widths = [max(len(row[at]) for row in table) for at in range(len(table[0]))]
-    return "\n".join("  ".join(cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in table)
+    return "\n".join(_line(row, widths) for row in table)
+
+
+def _line(row: list[str], widths: list[int]) -> str:
+    first, *rest = zip(row, widths, strict=True)
+    return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)])
 
 
 def comparison_rows(results: Sequence[Result]) -> list[list[str]]:
@@ -144,14 +153,13 @@ def comparison_rows(results: Sequence[Result]) -> list[list[str]]:
 def _facts(result: Result) -> dict[str, str]:
     verdict, journal = result.verdict, result.journal
     assert verdict is not None  # noqa: S101 - a result that is reported has been judged
-    seconds = facts.batch_seconds(journal)
     return {
         "documents stored": f"{verdict.stored:,}",
         "documents lost": f"{len(verdict.lost):,}",
         "recall@10": f"{verdict.recall:.4f}",
-        "users without an answer": f"{len(result.users.errors)} of {len(result.users.errors) + len(result.users.answers)}",
+        "users without an answer": f"{len(result.users.errors)} of {result.users.asked}",
         "requests to the service": f"{result.requests}",
         "requests that met a fault": f"{len(result.handled)}",
         "seconds": f"{journal.ended - journal.started:.1f}",
-        "batch p50, p99 (stored ones)": f"{facts.percentile(seconds, 0.5):.2f}, {facts.percentile(seconds, 0.99):.2f} s",
+        "batches that were stored": _percentiles(facts.batch_seconds(journal)),
     }

@@ -15,25 +15,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncguard import subscribe
-
 from asyncguard.cli.demo import audit, database, faults, job, referee
 from asyncguard.cli.demo.corpus import QUESTIONS, documents
 from asyncguard.cli.demo.journal import Journal, Sample
 from asyncguard.cli.demo.parts import Parts
+from asyncguard.cli.demo.pipeline import Answer
 from asyncguard.cli.demo.users import Users
 from asyncguard.telemetry.logs import JSONFormatter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Generator
 
     import aiohttp
     import asyncpg
 
     from asyncguard.cli.demo.corpus import Document
-    from asyncguard.cli.demo.pipeline import Answer, Variant
+    from asyncguard.cli.demo.pipeline import Variant
     from asyncguard.cli.demo.progress import Progress
 
-DATABASE_PAUSE = 1.2  # seconds
+DATABASE_PAUSE = 1.5  # seconds
 SAMPLE_EVERY = 0.1
 
 
@@ -58,10 +58,10 @@ class Result:
     job: job.Job
     journal: Journal
     users: Users
-    handled: list[audit.Handled] = field(default_factory=list)
+    handled: list[audit.Handled] = field(default_factory=list[audit.Handled])
     requests: int = 0
     verdict: referee.Verdict | None = None
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list[Answer])
     database_paused: tuple[float, float] | None = None
     folder: Path | None = None
 
@@ -126,7 +126,7 @@ async def run(settings: Settings, name: str, progress: Progress) -> Result:
 
 
 @contextlib.contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
+def _logging_to(path: Path) -> Generator[None, None, None]:
     """One JSON record per guarded call goes into a file of the temporary folder; the terminal is for the progress."""
     logger = logging.getLogger("asyncguard")
     before = logger.level, logger.propagate
@@ -150,7 +150,7 @@ def schedule(settings: Settings, texts: list[Document]) -> faults.Schedule:
 
 
 @contextlib.asynccontextmanager
-async def _running(parts: Parts, plan: faults.Schedule) -> AsyncIterator[Running]:
+async def _running(parts: Parts, plan: faults.Schedule) -> AsyncGenerator[Running, None]:
     (service, url), server = await asyncio.gather(_start_service(parts, plan), database.start(parts))
     pool = await database.connect(parts.folder)
     try:
@@ -169,7 +169,7 @@ async def _start_service(parts: Parts, plan: faults.Schedule) -> tuple[int, str]
 
 
 async def _work(result: Result, up: Running, progress: Progress) -> None:
-    """The job, with users, mischief, a progress display and somebody who takes notes beside it; then three questions."""
+    """The job, with users, mischief, a progress display and a note taker beside it; then three questions."""
     journal = result.journal
     unsubscribe = subscribe(journal.hear)
     users = asyncio.create_task(result.users.run())

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from asyncguard.cli.demo import misbehaviour
-from asyncguard.cli.demo.faults import OUTAGE, Schedule, digest
+from asyncguard.cli.demo.faults import Injector, Schedule, digest
 from asyncguard.cli.demo.model import Model
 
 if TYPE_CHECKING:
@@ -33,10 +33,8 @@ class Service:
     """The model, its vectors by text, and the fault injector."""
 
     def __init__(self, schedule: Schedule, log: Path) -> None:
-        self.schedule = schedule
+        self.injector = Injector(schedule, time.monotonic)
         self.clean: dict[str, npt.NDArray[np.float32]] = {}
-        self.asked: dict[str, int] = {}  # how often each batch was asked for
-        self.outage_until: float | None = None
         self.stopping = asyncio.Event()
         self._log = log.open("a", encoding="utf-8")
         self._thread = ThreadPoolExecutor(1, "model")
@@ -47,7 +45,7 @@ class Service:
         asked = await request.json()
         texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
         number = request.headers.get("X-Request-Id") or uuid.uuid4().hex
-        fault = self.fault_of([digest(text) for text in texts])
+        fault = self.injector.fault_of([digest(text) for text in texts])
         self._note(id=number, at=time.monotonic(), fault=fault, texts=[digest(text) for text in texts])
         if fault in misbehaviour.WITHOUT_VECTORS:
             return await misbehaviour.WITHOUT_VECTORS[fault](request, self.stopping)
@@ -58,25 +56,6 @@ class Service:
         if fault == "drip":
             return await misbehaviour.drip(request, body, self.stopping)
         return web.json_response(text=body, headers={"X-Request-Id": number})
-
-    def fault_of(self, hashes: list[str]) -> str | None:
-        """The fault that is due for this request; asking counts."""
-        key = next((text for text in hashes if text in self.schedule.faults), None)
-        if key is None:
-            return OUTAGE if self.down() else None
-        nth = self.asked.get(key, 0)
-        if nth == 0 and len(self.asked) == self.schedule.outage_after and self.schedule.outage_seconds:
-            self.outage_until = self.outage_until or time.monotonic() + self.schedule.outage_seconds
-        if self.down():
-            self.asked.setdefault(key, 0)
-            return OUTAGE  # the batch's own faults wait until the service is back
-        self.asked[key] = nth + 1
-        due = self.schedule.faults[key]
-        return due[nth] if nth < len(due) else None
-
-    def down(self) -> bool:
-        """Are we in the outage?"""
-        return self.outage_until is not None and time.monotonic() < self.outage_until
 
     async def vector(self, text: str) -> npt.NDArray[np.float32]:
         """The clean vector of a text, computed once, off the event loop."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import selectors
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 GOODBYE = b"!"
-GRACE = 4.0  # seconds in which a part may stop by itself before it is killed
+GRACE = 2.0  # seconds in which a part may stop by itself before it is killed
 
 
 def prctl(option: int, value: int) -> None:
@@ -179,11 +180,15 @@ def wake_on_signals() -> int:
     """A pipe that becomes readable when a child ends, and when SIGTERM says that all is over."""
     wake, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
-    signal.signal(signal.SIGCHLD, lambda *_: os.write(wakeup, b"child"))
-    signal.signal(signal.SIGTERM, lambda *_: os.write(wakeup, GOODBYE))
+    signal.signal(signal.SIGCHLD, functools.partial(_tell, wakeup, b"child"))
+    signal.signal(signal.SIGTERM, functools.partial(_tell, wakeup, GOODBYE))
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     return wake
+
+
+def _tell(pipe: int, word: bytes, _number: int, _frame: object) -> None:
+    os.write(pipe, word)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ class Plot:
     height: int
     width: int = 1040
     label: str = ""
-    parts: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list[str])
 
     def x(self, at: float) -> float:
         """Where a time is."""
@@ -28,8 +28,9 @@ class Plot:
         """Where a value is."""
         return round(self.height - BOTTOM - value / self.high * (self.height - TOP - BOTTOM), 1)
 
-    def bar(self, start: float, end: float, low: float, high: float, style: str, title: str = "") -> None:
-        """A filled rectangle, at least a pixel and a half wide, with a tooltip."""
+    def bar(self, box: tuple[float, float, float, float], style: str, title: str = "") -> None:
+        """A filled rectangle (from, to, low, high), at least a pixel and a half wide, with a tooltip."""
+        start, end, low, high = box
         left, right, top, bottom = self.x(start), self.x(end), self.y(high), self.y(low)
         shown = f"<title>{html.escape(title)}</title>" if title else ""
         size = f'width="{max(right - left, 1.5):.1f}" height="{bottom - top:.1f}"'
@@ -37,7 +38,7 @@ class Plot:
 
     def band(self, start: float, end: float, style: str, words: str) -> None:
         """A background over the whole height, named at its foot."""
-        self.bar(start, end, 0, self.high, style, words)
+        self.bar((start, end, 0, self.high), style, words)
         middle = (self.x(start) + self.x(end)) / 2
         self.text(middle, TOP + 10, words, "band-name")
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from asyncguard.cli.demo.corpus import QUESTIONS
+from asyncguard.cli.demo.pipeline import Answer
 
 if TYPE_CHECKING:
     from asyncguard.cli.demo.journal import Journal
-    from asyncguard.cli.demo.pipeline import Answer, Variant
+    from asyncguard.cli.demo.pipeline import Variant
 
 EVERY = 0.25  # seconds between two questions
 ASKED = 2  # times each
@@ -26,9 +27,14 @@ class Users:
 
     variant: Variant
     journal: Journal
-    answers: list[Answer] = field(default_factory=list)
-    errors: list[Exception] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list[Answer])
+    errors: list[Exception] = field(default_factory=list[Exception])
     leaving: bool = False
+
+    @property
+    def asked(self) -> int:
+        """Questions that are over, well or not."""
+        return len(self.answers) + len(self.errors)
 
     async def run(self) -> None:
         """Until `leaving` is set; then until everybody has an answer. Nobody waits for the one before."""

@@ -1,0 +1,130 @@
+"""Computing the items of a batch: chunk by chunk, each chunk with an end of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from asyncguard import events
+from asyncguard._machines.flight import Flight, State, Work
+from asyncguard._runtime import flights as running
+from asyncguard.strategies import _cache_values as values
+from asyncguard.strategies._cache_batch import Batch
+from asyncguard.strategies._cache_calls import ERROR_PAUSE
+from asyncguard.strategies._cache_rows import Join, Row, split
+
+
+class BatchWork:
+    """The computation of the flights that a batch has begun."""
+
+    def __init__(self, batch: Batch, begun: Sequence[Flight], *, background: bool = False) -> None:
+        self._batch = batch
+        self._begun = begun
+        self._background = background
+        self._started = batch.core.now()
+        self._name = batch.bound.name
+        self._flights = batch.cell.flights
+
+    def _chunks(self) -> Iterator[list[Flight]]:
+        """Yield the flights that one call of the function serves, without those that nobody waits for any more."""
+        size = self._batch.options.max_batch or len(self._begun)
+        for at in range(0, len(self._begun), size):
+            chunk = [flight for flight in self._begun[at : at + size] if flight.state is State.RUNNING]
+            if chunk:
+                yield chunk
+
+    def _succeeded(self, chunk: Sequence[Flight], result: Any) -> None:
+        """Store the rows of a chunk and give them to those who wait."""
+        try:
+            rows, join = split(self._name, result, len(chunk))
+        except Exception as error:  # noqa: BLE001 - a result of the wrong kind or length fails its items
+            self._failed(chunk, error)
+            return
+        self._refreshed(ok=True)
+        stored = 0
+        for flight, value in zip(chunk, rows, strict=True):
+            try:
+                row, kept = self._row(flight, value, join)
+            except Exception as error:  # noqa: BLE001 - an option of the user's that failed, for this row
+                self._failed([flight], error)
+                continue
+            stored += kept
+            running.wake(self._flights.done(flight, row))
+        if stored and self._batch.bound.heard():
+            self._batch.bound.emit(events.CacheStored, items=stored)
+
+    def _row(self, flight: Flight, value: Any, join: Join) -> tuple[Row, bool]:
+        values.refuse(self._name, value)
+        options, now = self._batch.options, self._batch.core.now()
+        life = options.lifetime(value)
+        row = Row(*values.isolated(value, options.isolation))
+        row.join, row.took, row.tags = join, now - self._started, flight.tags
+        if life is None:
+            return row, False
+        row.live(now, life)
+        if options.max_bytes is not None:
+            row.size = values.size_of(row.value) + values.size_of(flight.key)
+        change = self._batch.cell.store.put(self._batch.cell, flight.key, row, options.bounds, now, flight.lease)
+        stored, change.stored = change.stored, False
+        self._batch.bound.report(change)
+        return row, stored
+
+    def _failed(self, chunk: Sequence[Flight], error: BaseException) -> None:
+        """Fail the items of a chunk, except those for which something good enough is known."""
+        now = self._batch.core.now()
+        self._refreshed(ok=False)
+        may_stand_in = isinstance(error, Exception) and bool(self._batch.options.stale_if_error)
+        for flight in chunk:
+            spare = self._batch.spare.get(flight.key)
+            if spare is not None:
+                spare.retry_at = now + ERROR_PAUSE
+            if spare is not None and may_stand_in and now < spare.dead:
+                running.wake(self._flights.done(flight, spare))
+            else:
+                running.wake(self._flights.failed(flight, error))
+
+    def _refreshed(self, *, ok: bool) -> None:
+        bound = self._batch.bound
+        if self._background and bound.heard():
+            bound.emit(events.CacheRefreshed, ok=ok, seconds=self._batch.core.now() - self._started)
+
+    def ended(self, error: BaseException | None) -> None:
+        """Settle what the work left open: with an error, or so that those who wait ask anew."""
+        for flight in self._begun:
+            if flight.state is State.RUNNING:
+                if error is None:
+                    running.wake(self._flights.lost(flight))
+                else:
+                    self._failed([flight], error)
+
+    def keep(self, result: Any) -> None:
+        """Store the rows of a result that was computed without flights."""
+        batch = self._batch
+        rows, join = split(self._name, result, len(batch.keys))
+        for key, value in dict(zip(batch.keys, rows, strict=True)).items():
+            self._row(Flight(key, Work()), value, join)
+
+    async def run(self) -> None:
+        """Compute the items of a coroutine function."""
+        for chunk in self._chunks():
+            try:
+                result = await self._call(chunk)
+            except Exception as error:  # noqa: BLE001 - it goes to those who wait
+                self._failed(chunk, error)
+            else:
+                self._succeeded(chunk, result)
+
+    def run_sync(self) -> None:
+        """Compute the items of a plain function."""
+        for chunk in self._chunks():
+            try:
+                result = self._call(chunk)
+            except Exception as error:  # noqa: BLE001 - it goes to those who wait
+                self._failed(chunk, error)
+            else:
+                self._succeeded(chunk, result)
+
+    def _call(self, chunk: Sequence[Flight]) -> Any:
+        batch = self._batch
+        args, kwargs = batch.with_items([batch.items[flight.key] for flight in chunk])
+        return batch.bound.fn(*args, **kwargs)

@@ -1,0 +1,145 @@
+"""Calls of a function that is cached item by item: the look-up and the drivers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from asyncguard import events
+from asyncguard._machines.flight import Flight, Work
+from asyncguard._runtime import cache_switch, flights_sync, parking
+from asyncguard._runtime import clock as clocks
+from asyncguard._runtime import flights as running
+from asyncguard.strategies import _cache_observe as observing
+from asyncguard.strategies._cache_batch import Batch
+from asyncguard.strategies._cache_batch_work import BatchWork
+from asyncguard.strategies._cache_bound import Bound
+from asyncguard.strategies._cache_look import patience
+
+if TYPE_CHECKING:
+    from asyncguard.strategies._cache_core import Args, Kwargs
+    from asyncguard.strategies._cache_rows import Row
+
+
+def look(batch: Batch) -> list[Hashable]:
+    """Take what the cache has; return the keys of the rest. What is getting old is refreshed in the background."""
+    now, missing, behind, hits = batch.core.now(), list[Hashable](), list[Hashable](), list["Row"]()
+    entries = batch.cell.entries
+    for key in batch.items:
+        row = cast("Row | None", entries.get(key))
+        state = "dead" if row is None else row.state(now)
+        if row is None or state == "dead" or (state == "error" and now >= row.retry_at):
+            missing.append(key)
+            if row is not None and state == "error":
+                batch.spare[key] = row
+            continue
+        batch.rows[key] = row
+        hits.append(row)
+        if state in {"refresh", "stale"} and now >= row.retry_at:
+            behind.append(key)
+            batch.spare[key] = row
+    _hit(batch, hits, now)
+    if behind:
+        refresh_behind(batch, behind, max(row.took for row in hits))
+    return missing
+
+
+def _hit(batch: Batch, hits: Sequence[Row], now: float) -> None:
+    for row in hits:
+        row.used = True
+    batch.cell.hits += len(hits)
+    if hits and batch.bound.heard():
+        age = now - min(row.created for row in hits)
+        stale = any(now >= row.fresh for row in hits)
+        batch.bound.emit(events.CacheHit, age=age, stale=stale, items=len(hits))
+
+
+# --- drivers --------------------------------------------------------------------------------------------------------
+
+
+async def fetch(batch: Batch, missing: list[Hashable], *, anew: bool = False) -> Any:
+    """Get the items that the cache does not have, together with all who ask for some of them."""
+    while missing:
+        spot = parking.async_spot()
+        work = new_work(batch)
+        flights, begun = batch.join(missing, spot, work, anew=anew)
+        tell(batch, flights, begun)
+        if begun:
+            computing = BatchWork(batch, begun)
+            running.start(work, computing.run, computing.ended)
+        await running.wait(batch.cell.flights, list(flights.values()), spot)
+        missing = batch.collect(flights)
+    return batch.result()
+
+
+def fetch_sync(batch: Batch, missing: list[Hashable], *, anew: bool = False) -> Any:
+    """Do the same in threads: what this call has begun it computes itself, then it waits for the others."""
+    anew = anew or clocks.thread_runs_loop()  # waiting would block the loop
+    while missing:
+        spot = parking.ThreadSpot()
+        work = new_work(batch)
+        flights, begun = batch.join(missing, spot, work, anew=anew)
+        tell(batch, flights, begun)
+        try:
+            if begun:
+                computing = BatchWork(batch, begun)
+                flights_sync.lead(work, computing.run_sync, computing.ended)
+        except BaseException:
+            running.leave(batch.cell.flights, flights.values(), spot)
+            raise
+        batch.bound.wait(batch.cell.flights, list(flights.values()), spot)
+        missing = batch.collect(flights)
+    return batch.result()
+
+
+def new_work(batch: Batch) -> Work:
+    """Return the work for the items that nobody computes yet."""
+    return Work(kept=batch.options.on_abandon == "finish")
+
+
+def tell(batch: Batch, flights: dict[Hashable, Flight], begun: list[Flight]) -> None:
+    """Count what is computed and what is waited for."""
+    joined = len(flights) - len(begun)
+    batch.cell.misses += len(begun)
+    batch.cell.joined += joined
+    batch.bound.told_items(events.CacheMissed, len(begun))
+    batch.bound.told_items(events.CacheJoined, joined)
+
+
+def refresh_behind(batch: Batch, keys: list[Hashable], took: float) -> None:
+    """Refresh items in the background, in one work, unless they are being computed already."""
+    work = Work(kept=True)
+    _, begun = batch.join(keys, None, work, anew=False)
+    if not begun:
+        return
+    computing = BatchWork(batch, begun, background=True)
+    if batch.bound.is_async:
+        running.start(work, computing.run, computing.ended, patience(took))
+        batch.bound.strategy.remember(work)
+    else:
+        batch.core.background.submit(work, computing.run_sync, computing.ended, patience(took))
+
+
+# --- leaving the cache aside ------------------------------------------------------------------------------------------
+
+
+def is_aside(bound: Bound) -> bool:
+    """Tell whether the call is made without the cache deciding anything."""
+    special = bound.strategy.special
+    return cache_switch.current() == "bypass" or bool(special and bound.strategy.mode_at(bound.site) != "enforce")
+
+
+async def aside(bound: Bound, args: Args, kwargs: Kwargs) -> Any:
+    """Make the call as it is; where the cache only observes, tell what it would have had."""
+    seen = observing.look_items(bound, args, kwargs)
+    result = await bound.fn(*args, **kwargs)
+    observing.store_items(seen, result)
+    return result
+
+
+def aside_sync(bound: Bound, args: Args, kwargs: Kwargs) -> Any:
+    """Do the same for a plain function."""
+    seen = observing.look_items(bound, args, kwargs)
+    result = bound.fn(*args, **kwargs)
+    observing.store_items(seen, result)
+    return result

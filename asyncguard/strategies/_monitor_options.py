@@ -1,0 +1,69 @@
+"""The options of `monitor`, checked when they are given."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from asyncguard._machines import checks
+from asyncguard._machines.text import Redactor
+from asyncguard._strategy import Options
+
+Shown: TypeAlias = Literal["summary", "off"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorOptions(Options):
+    """The options of `monitor`."""
+
+    record: tuple[str, ...] = ()
+    drift: None = None
+    slow: float | None = None
+    inputs: Shown | Callable[..., Any] = "summary"
+    output: Shown | Callable[[Any], Any] = "summary"
+    redact: tuple[str, ...] = ()
+    sample: float = 1.0
+    logger: logging.Logger | str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        Options.__post_init__(self)
+        self.set("record", _names("record", self.record))
+        self.set("redact", _patterns(self.redact))
+        self.set("sample", checks.fraction("sample", self.sample))
+        if self.slow is not None:
+            self.set("slow", checks.duration("slow", self.slow, above=0.0))
+        if self.drift is not None:
+            raise checks.fail("drift", self.drift, "None: drift detection is not part of this version")
+        for option in ("inputs", "output"):
+            _check_shown(option, getattr(self, option))
+        if self.logger is not None and not isinstance(self.logger, str | logging.Logger):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise checks.wrong_type(
+                "logger", self.logger, "a logging.Logger or the name of one (structlog: use structlog_processor)"
+            )
+
+
+def _names(option: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(each, str) and each for each in value):
+        raise checks.wrong_type(option, value, "a tuple of names, such as ('model', 'options.language')")
+    return tuple(value)
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    patterns = _names("redact", value)
+    try:
+        Redactor(patterns)
+    except re.error as error:
+        raise checks.fail("redact", value, f"regular expressions ({error})") from None
+    return patterns
+
+
+def _check_shown(option: str, value: object) -> None:
+    if inspect.iscoroutinefunction(value):
+        raise checks.wrong_type(option, value, "'summary', 'off' or a plain function: it is called in the call")
+    if not callable(value):
+        checks.one_of(option, value, ("summary", "off"))

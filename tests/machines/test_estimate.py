@@ -1,0 +1,181 @@
+"""Learning the bytes of a call: what a measurement is worth, and when the next one is taken."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncguard._machines.estimate import LEAST_GUESS, Estimator, Learner, guess
+
+MIB = 1 << 20
+
+
+def known(peak: int) -> Estimator:
+    estimator = Estimator()
+    estimator.observe(peak)
+    return estimator
+
+
+def test_the_need_is_the_peak_and_a_fifth_more() -> None:
+    assert known(100).need == 120
+
+
+def test_a_bigger_measurement_counts_at_once() -> None:
+    estimator = known(100)
+    estimator.observe(300)
+    assert estimator.need == 360
+
+
+def test_a_smaller_measurement_lowers_the_need_by_a_twentieth_of_the_distance() -> None:
+    estimator = known(1000)
+    estimator.observe(0)
+    assert estimator.need == 1140
+
+
+def test_a_burst_of_small_calls_does_not_make_the_big_one_forgotten() -> None:
+    estimator = known(1000)
+    for _ in range(10):
+        estimator.observe(100)
+    assert estimator.need is not None
+    assert estimator.need > 1.2 * 600
+
+
+def test_a_need_that_is_too_big_is_forgotten_in_the_end() -> None:
+    estimator = known(1000)
+    for _ in range(200):
+        estimator.observe(100)
+    assert estimator.need == pytest.approx(120, abs=1)
+
+
+def test_a_dirty_heap_may_raise_the_need_and_never_lower_it() -> None:
+    estimator = known(100)
+    estimator.observe(10, clean=False)
+    assert estimator.need == 120
+    estimator.observe(200, clean=False)
+    assert estimator.need == 240
+
+
+def test_company_during_the_measurement_makes_it_worthless_unless_nothing_is_known() -> None:
+    estimator = known(100)
+    estimator.observe(5000, alone=False)
+    assert estimator.need == 120
+    fresh = Estimator()
+    fresh.observe(5000, alone=False)
+    assert fresh.need == 6000
+
+
+def test_a_doubtful_first_measurement_counts_at_least_as_much_as_was_reserved() -> None:
+    estimator = Estimator()
+    estimator.observe(10, clean=False, least=1200)
+    assert estimator.need == 1200
+
+
+def test_the_first_good_measurement_replaces_what_was_doubtful() -> None:
+    for estimator in (Estimator(), Estimator(initial=5000)):
+        estimator.observe(100, clean=False, least=3000)
+        estimator.observe(100)
+        assert estimator.need == 120
+
+
+def test_calls_that_run_out_of_memory_together_double_the_need_once() -> None:
+    estimator = known(100)
+    for _ in range(60):
+        estimator.ran_out(120)
+    assert estimator.need == 240
+
+
+def test_running_out_of_memory_before_anything_is_known_doubles_what_was_reserved() -> None:
+    estimator = Estimator()
+    estimator.ran_out(1000)
+    assert estimator.need == 2000
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**12), st.booleans(), st.booleans())))
+def test_the_need_stays_between_nothing_and_what_was_seen(measurements: list[tuple[int, bool, bool]]) -> None:
+    estimator = Estimator()
+    for peak, clean, alone in measurements:
+        estimator.observe(peak, clean=clean, alone=alone)
+    most = max((peak for peak, _, _ in measurements), default=0)
+    assert estimator.need is None if not measurements else 0 <= (estimator.need or 0) <= 1.2 * most + 1
+
+
+@given(st.lists(st.integers(1, 10**9), min_size=1))
+def test_right_after_a_clean_measurement_the_need_covers_it(peaks: list[int]) -> None:
+    estimator = Estimator()
+    for peak in peaks:
+        estimator.observe(peak)
+        assert (estimator.need or 0) >= peak
+
+
+def test_the_guess_grows_with_the_arguments_and_is_never_small() -> None:
+    assert guess(0) == LEAST_GUESS
+    assert guess(100 * MIB) == 800 * MIB
+
+
+def end(learner: Learner, call: object, peak: int | None, now: float = 0.0) -> None:
+    learner.ends(call, peak, now, clean=True, alone=True, reserved=1000)
+
+
+def test_while_the_first_call_is_measured_the_others_are_told_to_wait() -> None:
+    learner, first = Learner(), object()
+    assert learner.ask(0, 0.0, alone=True) == (LEAST_GUESS, True)
+    learner.begins(first)
+    assert learner.ask(0, 0.0, alone=False) == (None, False)
+    end(learner, first, 100)
+    assert learner.ask(0, 0.5, alone=False) == (120, False)
+
+
+def test_when_others_run_the_first_call_goes_by_a_guess() -> None:
+    assert Learner().ask(4 * MIB, 0.0, alone=False) == (32 * MIB, False)
+
+
+def test_a_measurement_that_has_to_be_put_off_is_tried_again_soon() -> None:
+    learner = Learner(initial=10)
+    assert learner.ask(0, 5.0, alone=False) == (10, False)
+    assert learner.ask(0, 5.05, alone=True) == (10, False)
+    assert learner.ask(0, 5.2, alone=True) == (10, True)
+
+
+def test_after_good_measurements_the_next_one_comes_later_each_time() -> None:
+    learner, pauses, now = Learner(), [], 0.0
+    for _ in range(8):
+        end(learner, object(), 100, now)
+        pauses.append(learner.measure_at - now)
+        now = learner.measure_at
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_after_a_doubtful_measurement_the_next_one_comes_soon() -> None:
+    learner = Learner()
+    learner.ends(object(), 100, 50.0, clean=False, alone=True, reserved=1000)
+    assert learner.measure_at == pytest.approx(50.1)
+
+
+def test_after_three_first_calls_that_failed_what_they_had_reserved_serves() -> None:
+    learner = Learner()
+    for _ in range(3):
+        assert learner.need is None
+        call = object()
+        learner.begins(call)
+        end(learner, call, None)
+    assert learner.need == 1000
+
+
+def test_running_out_of_memory_makes_the_next_measurements_frequent_again() -> None:
+    learner, now = Learner(), 0.0
+    for _ in range(6):
+        end(learner, object(), 100, now)
+    learner.ran_out(500)
+    end(learner, object(), 100, now)
+    assert learner.measure_at == 1.0
+
+
+def test_a_forked_child_keeps_what_was_learned_and_waits_for_nobody() -> None:
+    learner = Learner()
+    learner.begins(object())
+    learner.after_fork()
+    assert not learner.busy
+    end(learner, object(), 100)
+    learner.after_fork()
+    assert learner.need == 120

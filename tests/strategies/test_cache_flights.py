@@ -1,0 +1,493 @@
+"""One computation for all who ask at once, and what happens to it when they are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from contextvars import ContextVar
+
+import anyio
+import pytest
+import trio
+
+import asyncguard as ag
+from asyncguard import testing
+from asyncguard.strategies.cache_result import CacheResult
+
+CALLERS = 1000
+
+
+class Work:
+    """A slow function that knows how often it was called, finished and cancelled."""
+
+    def __init__(self, error=None, seconds=1.0):
+        self.started = self.finished = self.cancelled = 0
+        self.error, self.seconds = error, seconds
+
+    async def __call__(self, key: int) -> list[int]:
+        self.started += 1
+        try:
+            await anyio.sleep(self.seconds)
+        except BaseException:
+            self.cancelled += 1
+            raise
+        self.finished += 1
+        if self.error is not None:
+            raise self.error
+        return [key]
+
+
+def cached(work, ttl=60.0, **options):
+    cache = ag.cache_result(ttl, **options)
+
+    async def slow(key: int) -> list[int]:
+        return await work(key)
+
+    return cache, cache(slow)
+
+
+async def callers(fn, number=CALLERS, *, cancel=(), after=0.5):
+    """Call `fn(1)` in many tasks at once, cancel some of them, return what each got."""
+    outcomes = [None] * number
+    scopes = [anyio.CancelScope() for _ in range(number)]
+
+    async def one(at):
+        with scopes[at]:
+            try:
+                outcomes[at] = await fn(1)
+            except Exception as error:  # noqa: BLE001 - looked at by the test
+                outcomes[at] = error
+        if scopes[at].cancelled_caught:
+            outcomes[at] = "cancelled"
+
+    async with anyio.create_task_group() as group:
+        for at in range(number):
+            group.start_soon(one, at)
+        await anyio.sleep(after)
+        for at in cancel:
+            scopes[at].cancel()
+    return outcomes
+
+
+def test_a_thousand_callers_of_one_cold_key_call_the_function_once(backend):
+    work = Work()
+    cache, fn = cached(work)
+    outcomes = testing.run(lambda: callers(fn), backend=backend)
+    assert outcomes == [[1]] * CALLERS
+    assert work.started == 1
+    assert len({id(outcome) for outcome in outcomes}) == CALLERS  # a list of its own for each
+
+
+@pytest.mark.parametrize("who", [0, 500, 999])
+def test_cancelling_any_caller_costs_the_others_nothing(backend, who):
+    work = Work()
+    _, fn = cached(work)
+    outcomes = testing.run(lambda: callers(fn, cancel=[who]), backend=backend)
+    assert outcomes.pop(who) == "cancelled"
+    assert outcomes == [[1]] * (CALLERS - 1)
+    assert (work.started, work.cancelled) == (1, 0)
+
+
+def test_cancelling_all_callers_cancels_the_work_and_poisons_nothing(backend):
+    work = Work()
+    cache, fn = cached(work)
+
+    async def main():
+        outcomes = await callers(fn, cancel=range(CALLERS))
+        assert cache.info().in_flight == 0
+        await anyio.sleep(0)
+        cancelled = work.cancelled
+        return outcomes, cancelled, await fn(1)
+
+    outcomes, cancelled, after = testing.run(main, backend=backend)
+    assert outcomes == ["cancelled"] * CALLERS
+    assert (cancelled, work.started, after) == (1, 2, [1])
+
+
+def test_with_on_abandon_finish_the_work_goes_on_for_nobody_and_is_stored(backend):
+    work = Work()
+    _, fn = cached(work, on_abandon="finish")
+
+    async def main():
+        await callers(fn, 3, cancel=range(3))
+        await anyio.sleep(2)
+        return await fn(1)
+
+    assert testing.run(main, backend=backend) == [1]
+    assert (work.started, work.finished, work.cancelled) == (1, 1, 0)
+
+
+def test_an_error_goes_to_all_who_wait_is_not_stored_and_the_next_caller_starts_anew(backend):
+    error = ValueError("no")
+    work = Work(error)
+    _, fn = cached(work)
+
+    async def main():
+        first = await callers(fn)
+        second = await callers(fn, 2)
+        return first, second
+
+    first, second = testing.run(main, backend=backend)
+    assert all(outcome is error for outcome in [*first, *second])
+    assert work.started == 2
+    depth, frame = 0, error.__traceback__
+    while frame is not None:
+        depth, frame = depth + 1, frame.tb_next
+    assert depth < 12
+
+
+def test_one_callers_timeout_does_not_bind_the_others(backend):
+    work = Work(seconds=10.0)
+    _, fn = cached(work)
+
+    async def main():
+        results = []
+
+        async def patient():
+            results.append(await fn(1))
+
+        async with anyio.create_task_group() as group:
+            with anyio.move_on_after(1):
+                group.start_soon(patient)
+                await fn(1)
+        return results
+
+    assert testing.run(main, backend=backend) == [[1]]
+    assert work.started == 1
+
+
+def test_the_flight_does_not_inherit_the_deadline_of_its_starter(backend):
+    seen = []
+
+    @ag.cache_result(60)
+    async def fn(x):
+        seen.append(ag.remaining())
+        await anyio.sleep(3)
+        return x
+
+    hurried = ag.timeout(1)(fn)
+
+    async def main():
+        results = []
+
+        async def patient():
+            await anyio.sleep(0.5)
+            results.append(await fn(1))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(patient)
+            with pytest.raises(ag.CallTimeoutError):
+                await hurried(1)
+        return results
+
+    assert testing.run(main, backend=backend) == [1]
+    assert seen == [None]
+
+
+def test_the_flight_runs_in_a_copy_of_the_context_of_its_starter(backend):
+    variable: ContextVar[str] = ContextVar("variable", default="")
+
+    @ag.cache_result(60)
+    async def fn(x):
+        seen = variable.get()
+        variable.set("inside")
+        return seen
+
+    async def main():
+        variable.set("outside")
+        return await fn(1), variable.get()
+
+    assert testing.run(main, backend=backend) == ("outside", "outside")
+
+
+def test_recursion_on_the_own_key_is_an_error_and_not_a_deadlock(backend):
+    @ag.cache_result(60)
+    async def fn(x):
+        await anyio.sleep(0.1)
+        return await fn(x if x < 3 else 1)
+
+    async def main():
+        with pytest.raises(RecursionError, match="inside of its own computation"):
+            await fn(1)
+
+    testing.run(main, backend=backend)
+
+
+def test_a_circle_round_a_corner_is_an_error_and_not_a_deadlock(backend):
+    @ag.cache_result(60)
+    async def fn(x):
+        await anyio.sleep(0.1)
+        return await fn(3 - x)
+
+    async def main():
+        errors = []
+
+        async def call(x):
+            with pytest.raises(RecursionError):
+                await fn(x)
+            errors.append(x)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(call, 1)
+            group.start_soon(call, 2)
+        return sorted(errors)
+
+    assert testing.run(main, backend=backend) == [1, 2]
+
+
+def test_recursion_to_other_keys_works(backend):
+    @ag.cache_result(60)
+    async def fibonacci(n):
+        await anyio.sleep(0)
+        return n if n < 2 else await fibonacci(n - 1) + await fibonacci(n - 2)
+
+    assert testing.run(lambda: fibonacci(20), backend=backend) == 6765
+
+
+def test_a_flight_that_started_before_an_invalidation_does_not_store(backend):
+    work = Work()
+    cache, fn = cached(work)
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            got = []
+
+            async def call():
+                got.append(await fn(1))
+
+            group.start_soon(call)
+            await anyio.sleep(0.5)
+            cache.invalidate(1)
+            group.start_soon(call)  # does not join what began before
+            await anyio.sleep(0.1)
+            assert work.started == 2
+            await anyio.sleep(0.5)
+            assert cache.get(1) is None  # the first has ended, and was not stored
+        return got, cache.get(1)
+
+    got, entry = testing.run(main, backend=backend)
+    assert got == [[1], [1]]
+    assert entry is not None
+
+
+@pytest.mark.parametrize("how", ["clear", "tag"])
+def test_clear_and_tags_also_void_what_is_in_flight(backend, how):
+    work = Work()
+    cache, fn = cached(work, tags="t")
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            group.start_soon(fn, 1)
+            await anyio.sleep(0.5)
+            cache.clear() if how == "clear" else cache.invalidate_tag("t")
+        return cache.get(1)
+
+    assert testing.run(main, backend=backend) is None
+
+
+def test_a_refresh_supersedes_what_is_in_flight(backend):
+    versions = iter(["old", "new"])
+
+    @ag.cache_result(60)
+    async def fn(x):
+        version = next(versions)
+        await anyio.sleep(2 if version == "old" else 1)
+        return version
+
+    cache = ag.pipeline_of(fn)[CacheResult]
+
+    async def main():
+        got = []
+
+        async def call():
+            got.append(await fn(1))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            await anyio.sleep(0.1)
+            got.append(await cache.refresh(1))
+        return got, await fn(1)
+
+    assert testing.run(main, backend=backend) == (["new", "old"], "new")
+
+
+def test_an_asyncio_caller_that_is_the_last_to_leave_waits_for_the_clean_up_of_the_work():
+    order = []
+
+    @ag.cache_result(60)
+    async def fn(x):
+        try:
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(1)
+            order.append("cleaned up")
+
+    async def main():
+        task = asyncio.create_task(fn(1))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        order.append("left")
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    testing.run(main)
+    assert order == ["cleaned up", "left"]
+
+
+def test_a_second_cancellation_ends_the_wait_for_the_clean_up():
+    @ag.cache_result(60)
+    async def fn(x):
+        try:
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(1000)
+
+    async def main():
+        task = asyncio.create_task(fn(1))
+        for _ in range(2):
+            await asyncio.sleep(0.1)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return asyncio.get_running_loop().time()
+
+    start = 1000.0
+    assert testing.run(main) < start + 5
+
+
+def test_a_function_that_raises_cancelled_error_by_itself_fails_like_the_bare_call():
+    calls = []
+
+    @ag.cache_result(60)
+    async def fn(x):
+        calls.append(x)
+        raise asyncio.CancelledError
+
+    async def main():
+        with pytest.raises(asyncio.CancelledError):
+            await fn(1)
+        return asyncio.current_task().cancelling()
+
+    assert testing.run(main) == 0
+    assert calls == [1]
+
+
+def test_a_flight_cancelled_by_a_third_party_is_asked_for_anew():
+    calls = []
+
+    @ag.cache_result(60)
+    async def fn(x):
+        calls.append(x)
+        await asyncio.sleep(1)
+        return x
+
+    async def main():
+        task = asyncio.create_task(fn(1))
+        await asyncio.sleep(0.5)
+        for other in asyncio.all_tasks() - {asyncio.current_task(), task}:
+            other.cancel()
+        return await task
+
+    assert testing.run(main) == 1
+    assert calls == [1, 1]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_the_work_leaves_through_the_loop_and_nothing_is_said_about_it(kind):
+    @ag.cache_result(60)
+    async def fn(x):
+        raise kind
+
+    async def main():
+        await fn(1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(kind):
+            testing.run(main)
+        gc.collect()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_the_work_reaches_the_caller_on_trio(kind):
+    @ag.cache_result(60)
+    async def fn(x):
+        raise kind
+
+    async def main():
+        with pytest.raises(kind):
+            await fn(1)
+
+    trio.run(main)
+
+
+def test_other_base_exceptions_reach_all_who_wait(backend):
+    class Stop(BaseException):
+        pass
+
+    @ag.cache_result(60)
+    async def fn(x):
+        await anyio.sleep(1)
+        raise Stop
+
+    async def main():
+        with pytest.raises(Stop):
+            await fn(1)
+
+    testing.run(main, backend=backend)
+
+
+def test_a_loop_that_ends_with_a_flight_leaves_no_warning_and_no_poison(backend):
+    @ag.cache_result(60, stale_while_revalidate=60)
+    async def fn(x):
+        await anyio.sleep(5 if cache.info().misses else 0)
+        return x
+
+    cache = ag.pipeline_of(fn)[CacheResult]
+
+    async def leave_a_refresh():
+        await fn(1)
+        await anyio.sleep(70)
+        assert await fn(1) == 1  # stale, and refreshed behind
+        await anyio.sleep(0.1)
+        assert cache.info().in_flight == 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        testing.run(leave_a_refresh, backend=backend)
+        gc.collect()
+    assert testing.run(lambda: fn(1), backend=backend) == 1
+
+
+def test_a_cancellation_and_the_value_in_one_turn_store_the_value():
+    calls = []
+
+    @ag.cache_result(60)
+    async def fn(x):
+        calls.append(x)
+        await asyncio.sleep(1)
+        return x
+
+    async def main():
+        task = asyncio.create_task(fn(1))
+        await asyncio.sleep(0.5)
+        loop = asyncio.get_running_loop()
+        loop.call_at(loop.time() + 0.5, task.cancel)
+        await asyncio.wait([task])
+        return await fn(1)
+
+    assert testing.run(main) == 1
+    assert len(calls) <= 2
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.12")
+def test_it_works_with_eager_tasks():
+    _, fn = cached(Work(seconds=0))
+
+    async def main():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        return await asyncio.gather(*[fn(1) for _ in range(10)])
+
+    assert testing.run(main) == [[1]] * 10
