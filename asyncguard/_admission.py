@@ -15,7 +15,7 @@ from asyncguard._machines.partitions import PartitionBy, Partitions, check_parti
 from asyncguard._passage import PermitBlock, judge, open_async, open_sync
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import generators
-from asyncguard._strategy import Options, Strategy
+from asyncguard._strategy import Options, Strategy, Transparent
 from asyncguard._waiting import Caller, wake
 from asyncguard.errors import RejectedError
 
@@ -71,7 +71,7 @@ class Gates(Generic[GateT]):
             gate.after_fork()
 
 
-class AdmissionStrategy(Strategy[AdmissionOptionsT, Gates[GateT]]):
+class AdmissionStrategy(Transparent[AdmissionOptionsT, Gates[GateT]]):
     """A strategy that decides whether a call may start."""
 
     joins: ClassVar[bool] = True

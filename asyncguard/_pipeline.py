@@ -12,20 +12,38 @@ import itertools
 import warnings
 import weakref
 from types import MethodType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from asyncguard._order import Misplaced, harmful_pairs
-from asyncguard._runtime import colour
-from asyncguard._strategy import Strategy
+from asyncguard._runtime import colour, streams
+from asyncguard._strategy import Strategy, Transparent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from asyncguard._machines.partitions import PartitionBy
 
 AnyStrategy = Strategy[Any, Any]
-F = TypeVar("F", bound="Callable[..., Any]")
+F = TypeVar("F", bound="Callable[..., object]")
 S = TypeVar("S", bound=AnyStrategy)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Widened:
+    """Marks a pipeline that holds a fallback: a checker is not told that the result type stays what it was."""
+
+
+class Kept:
+    """Marks a pipeline whose functions keep their types."""
+
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    TypeT = TypeVarWithDefault("TypeT", default=Any)
+else:
+    TypeT = TypeVar("TypeT")
 
 __all__ = ["GuardRecord", "Pipeline", "Site", "guard", "pipeline_of", "record_of"]
 
@@ -41,7 +59,7 @@ class Site:
     def __init__(self, pipeline: Pipeline, function: Callable[..., Any]) -> None:
         self.pipeline = pipeline
         self.function = function
-        self.name = pipeline.name or colour.name_of(function)
+        self.name = pipeline.name or _monitored_as(pipeline) or colour.name_of(function)
         pipeline.label = pipeline.label or self.name
         self.stream = pipeline.stream
         self.monitored = any(strategy.monitors for strategy in pipeline)
@@ -49,7 +67,12 @@ class Site:
         _sites.add(self)
 
 
-class Pipeline:
+def _monitored_as(pipeline: Pipeline) -> str | None:
+    """Return the name of the pipeline's monitor: the events of all strategies carry the name of the monitored call."""
+    return next((strategy.options.name for strategy in pipeline if strategy.monitors), None)
+
+
+class Pipeline(Generic[TypeT]):
     """Strategies around a function, outermost first, exactly as given.
 
     Use it as a decorator, on many functions, or call through it where there is no function to decorate:
@@ -57,6 +80,22 @@ class Pipeline:
     With `stream=True` a coroutine that returns a stream keeps its permits and deadline until the stream is closed.
     """
 
+    @overload
+    def __init__(
+        self: Pipeline[Kept],
+        *strategies: Transparent[Any, Any],
+        name: str | None = None,
+        partition: PartitionBy | None = None,
+        stream: bool = False,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Pipeline[Widened],
+        *strategies: AnyStrategy,
+        name: str | None = None,
+        partition: PartitionBy | None = None,
+        stream: bool = False,
+    ) -> None: ...
     def __init__(
         self,
         *strategies: AnyStrategy,
@@ -73,21 +112,35 @@ class Pipeline:
         if name is not None:
             _named.add(self)
 
-    def __call__(self, fn: F) -> F:
+    @overload
+    def __call__(self: Pipeline[Kept], fn: F) -> F: ...
+    @overload
+    def __call__(self: Pipeline[Widened], fn: Callable[..., Any]) -> Callable[..., Any]: ...
+    def __call__(self, fn: Any) -> Any:
         """Return `fn` guarded by these strategies, outside of those it may already have."""
         return decorate(self, fn)
 
+    @overload
+    async def call(
+        self: Pipeline[Kept], fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    @overload
+    async def call(self: Pipeline[Widened], fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
     async def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Await `fn(*args, **kwargs)` through the pipeline; `fn` may be any callable that returns an awaitable."""
         target = fn if colour.kind_of(fn) == "async" else colour.as_async(fn)
         return await self._entry(fn, target, "async")(*args, **kwargs)
 
+    @overload
+    def call_sync(self: Pipeline[Kept], fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def call_sync(self: Pipeline[Widened], fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
     def call_sync(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Return `fn(*args, **kwargs)`, called through the pipeline."""
         return self._entry(fn, fn, "sync")(*args, **kwargs)
 
     def _entry(self, fn: Callable[..., Any], target: Callable[..., Any], kind: colour.Kind) -> Callable[..., Any]:
-        return self.build(target, kind, Site(self, fn))
+        return self.build(_opening(target, kind, self), kind, Site(self, fn))
 
     def build(self, fn: Callable[..., Any], kind: colour.Kind, site: Site) -> Callable[..., Any]:
         """Wrap `fn` in the drivers of the strategies, innermost first."""
@@ -136,12 +189,26 @@ def _blocks(strategies: tuple[AnyStrategy, ...]) -> list[list[AnyStrategy]]:
     return [[strategy for _, strategy in group] for _, group in numbered]
 
 
+@overload
+def guard(  # type: ignore[overload-overlap] # the narrower case comes first, and says more
+    *strategies: Transparent[Any, Any],
+    name: str | None = None,
+    partition: PartitionBy | None = None,
+    stream: bool = False,
+) -> Pipeline[Kept]: ...
+@overload
 def guard(
     *strategies: AnyStrategy,
     name: str | None = None,
     partition: PartitionBy | None = None,
     stream: bool = False,
-) -> Pipeline:
+) -> Pipeline[Widened]: ...
+def guard(
+    *strategies: AnyStrategy,
+    name: str | None = None,
+    partition: PartitionBy | None = None,
+    stream: bool = False,
+) -> Pipeline[Any]:
     """Return a pipeline of these strategies in the canonical order, whatever order they are given in.
 
     The order and its reasons: `pipeline.explain()`, and the page "Order".
@@ -218,13 +285,17 @@ def _guarded(outer: Pipeline, fn: Any) -> Any:
     _warn_about_order(outer, pipeline)
     kind = colour.kind_of(original)
     site = Site(pipeline, original)
-    wrapper = pipeline.build(original, kind, site)
+    wrapper = pipeline.build(_opening(original, kind, pipeline), kind, site)
     if wrapper is original:  # an empty pipeline
         return original
     functools.update_wrapper(wrapper, fn)
     wrapper.__wrapped__ = original  # type: ignore[attr-defined]
     wrapper.__asyncguard__ = GuardRecord(wrapper, original, kind, site)  # type: ignore[attr-defined]
     return wrapper
+
+
+def _opening(fn: Callable[..., Any], kind: colour.Kind, pipeline: Pipeline) -> Callable[..., Any]:
+    return streams.opening(fn) if pipeline.stream and kind == "async" else fn
 
 
 def _warn_about_order(outer: Pipeline, pipeline: Pipeline) -> None:

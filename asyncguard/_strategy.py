@@ -60,7 +60,7 @@ class Options:
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 CoreT = TypeVar("CoreT")
-F = TypeVar("F", bound="Callable[..., Any]")
+F = TypeVar("F", bound="Callable[..., object]")
 
 
 class Strategy(Generic[OptionsT, CoreT]):
@@ -161,7 +161,7 @@ class Strategy(Generic[OptionsT, CoreT]):
         """Return `fn` guarded by this strategy, outside of the strategies it may already have."""
         from asyncguard._pipeline import Pipeline
 
-        return Pipeline(self)(fn)
+        return cast("F", Pipeline(self)(fn))
 
     # --- state, options and modes ---
 
@@ -286,6 +286,10 @@ class Strategy(Generic[OptionsT, CoreT]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+
+class Transparent(Strategy[OptionsT, CoreT]):
+    """A strategy whose function keeps its type; one that may answer with something else (fallback) is none."""
 
 
 def _forced() -> list[tuple[str, Mode]]:

@@ -17,48 +17,13 @@ from asyncguard._machines.bucket_quick import Doors, alone, quick, quick_all
 from asyncguard._machines.gate import Request, Wake
 from asyncguard._machines.gcra import Line
 from asyncguard._machines.rates import Rate
-from asyncguard._machines.timetable import Place, Timetable
+from asyncguard._machines.reservation import SECOND, Costs, Reservation
+from asyncguard._machines.timetable import Timetable
 from asyncguard.errors import RateLimitedError
 
-__all__ = ["Bucket", "Reservation"]
+__all__ = ["Bucket"]
 
-Costs = list[float]
-"""A permit: what the call took of each rate, in units of the rate."""
-
-SECOND = 10**9
 NOBODY: Wake = ()
-
-
-class Reservation(Place):
-    """The ticket: a place in the queue of a bucket, to be claimed when its time has come."""
-
-    __slots__ = ("_bucket", "ahead", "permit", "table", "told", "until")
-
-    def __init__(self, bucket: Bucket, table: Timetable, request: Request, costs: Costs) -> None:
-        super().__init__(tuple(costs), request.spot)  # what it was timed with, whatever becomes of the permit
-        self._bucket = bucket
-        self.permit = costs
-        self.table = table
-        self.until = request.until
-        self.ahead = table.waiting()
-        self.told = 0.0  # when the waiter looks again by itself
-
-    def claim(self, now: float) -> Costs | None:
-        """Take the permit if its time has come."""
-        return self._bucket.claim(self, now)
-
-    def due(self, now: float) -> float:
-        """Return the time of its slot, in seconds."""
-        del now
-        return self._bucket.due(self)
-
-    def withdraw(self) -> Wake:
-        """Give the place back to those behind."""
-        return self._bucket.withdraw(self)
-
-    def late(self, now: float) -> RateLimitedError:
-        """Return the rejection of a waiter whose place was moved back beyond its time."""
-        return self._bucket.refusal(self.slot / SECOND - now, self.until - now)
 
 
 class Bucket(Doors):

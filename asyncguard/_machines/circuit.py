@@ -12,10 +12,11 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any
 
+from asyncguard._machines import circuit_words
 from asyncguard._machines.circuit_rules import CircuitRules
+from asyncguard._machines.circuit_words import CircuitState
 from asyncguard._machines.gate import Request, Wake
 from asyncguard._machines.probes import Probes
 from asyncguard._machines.window import Tally, Window
@@ -27,15 +28,6 @@ __all__ = ["Circuit", "CircuitState"]
 Epoch = Window | Probes
 News = tuple[type[Event], dict[str, Any]]
 NOBODY: Wake = ()
-
-
-class CircuitState(StrEnum):
-    """Where a circuit is. FORCED_OPEN is left by hand only."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-    FORCED_OPEN = "forced_open"
 
 
 class Circuit:
@@ -238,7 +230,7 @@ class Circuit:
             now = self._clock()
             if self.state is CircuitState.CLOSED:
                 return f"CLOSED, {self._why(self._tally(now), now)}"
-            return f"{self._where(now)}, {self._why(self._facts, now)}"
+            return self._words(now)
 
     def idle(self) -> bool:
         """Tell whether it is closed and its window holds nothing bad."""
@@ -257,17 +249,11 @@ class Circuit:
 
     def _refusal(self, now: float) -> CircuitOpenError:
         remaining = max(0.0, self._until - now) if self.state is CircuitState.OPEN else None
-        message = f"{self._label}: circuit {self._where(now)}, {self._why(self._facts, now)}"
-        return CircuitOpenError(message, retry_after=remaining)
+        return CircuitOpenError(f"{self._label}: circuit {self._words(now)}", retry_after=remaining)
 
-    def _where(self, now: float) -> str:
-        if self.state is CircuitState.FORCED_OPEN:
-            return "FORCED OPEN until close() or reset()"
-        if isinstance(self._epoch, Probes):
-            return f"HALF-OPEN, waits for {self._epoch.missing()} of {self._epoch.allowed} probes"
-        return f"OPEN {max(0.0, self._until - now):.1f} s more"
+    def _words(self, now: float) -> str:
+        probes = self._epoch if isinstance(self._epoch, Probes) else None
+        return f"{circuit_words.where(self.state, probes, self._until - now)}, {self._why(self._facts, now)}"
 
     def _why(self, tally: Tally, now: float) -> str:
-        slow = f", {tally.slow} slow" if tally.slow else ""
-        last = f", last {self._last_error} {max(0.0, now - self._last_failure):.1f} s ago" if self._last_error else ""
-        return f"{tally.failed} of {tally.calls} failed{slow}{last}"
+        return circuit_words.why(tally, self._last_error, now - self._last_failure)

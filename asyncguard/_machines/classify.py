@@ -7,7 +7,6 @@ concurrency share.
 from __future__ import annotations
 
 import errno
-import logging
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -58,8 +57,15 @@ _TRANSIENT_ERRNOS = frozenset(
 )
 
 _classifiers: tuple[Classifier, ...] = ()
-_logger = logging.getLogger("asyncguard")
 _complained: set[int] = set()
+
+
+def _say_nothing(_classifier: Classifier) -> None:
+    """Stand in for `complain`."""
+
+
+complain: Callable[[Classifier], None] = _say_nothing
+"""Called once for a classifier that failed, while its error is being handled. Floor 0 writes no log: others set it."""
 
 
 def classify(error: Exception) -> Kind:
@@ -152,10 +158,10 @@ def _registered(error: Exception) -> Kind | None:
     for classifier in _classifiers:
         try:
             kind = classifier(error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a hook must never change a call
             if id(classifier) not in _complained:
                 _complained.add(id(classifier))
-                _logger.exception("asyncguard: classifier %r failed; this is logged once", classifier)
+                complain(classifier)
             continue
         if kind is not None:
             return kind

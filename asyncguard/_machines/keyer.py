@@ -49,7 +49,7 @@ class Keyer:
         self._name = name
         self._own = own
         self._binder = Binder(signature) if signature is not None else None
-        self._ignore = frozenset(ignore) | ({own} if own is not None else frozenset())
+        self._ignore: frozenset[str] = frozenset(ignore if own is None else (*ignore, own))
         self._vary_on = tuple(vary_on)
         self.names = names = self._binder.names if self._binder is not None else ()
         self._drop = None if self._binder is None else self._binder.var_keyword

@@ -34,9 +34,9 @@ def freeze(value: Any) -> Hashable:
     An exact `int` or `str` stands for itself (the driver's fast path relies on it), everything else is a tuple that
     begins with a type. Raises UnkeyableError for a value that equals only itself, is nested too deep, or cyclic.
     """
-    kind = type(value)
+    kind: type[Any] = type(value)
     if kind is str or kind is int:
-        return value  # type: ignore[no-any-return] # pyright: ignore[reportUnknownVariableType]
+        return value  # type: ignore[no-any-return]
     freezer = _FREEZERS.get(kind) or _resolved(kind)
     try:
         return freezer(value)
@@ -70,7 +70,8 @@ def _resolve(kind: type) -> Freezer:
 
 
 def _refused(value: Any) -> Hashable:
-    raise UnkeyableError(type(value), "equals only itself")
+    kind: type[Any] = type(value)
+    raise UnkeyableError(kind, "equals only itself")
 
 
 # --- the types that every call has ----------------------------------------------------------------------------------

@@ -32,8 +32,8 @@ def rule(kind: type, freeze: Freeze) -> Freezer | None:
             return lambda value: (kind, value)
     torch = sys.modules.get("torch")
     if torch is not None and issubclass(kind, torch.Tensor):
-        return lambda value: _torch(value, torch)
-    return (lambda value: _on_host(value, freeze)) if numpy is not None and _is_array(kind) else None
+        return lambda value: _torch(value, kind, torch)
+    return (lambda value: _on_host(value, kind, freeze)) if numpy is not None and _is_array(kind) else None
 
 
 # --- numpy ----------------------------------------------------------------------------------------------------------
@@ -78,14 +78,14 @@ def _array(value: Any, kind: type, freeze: Freeze) -> Hashable:
 # --- tensors ----------------------------------------------------------------------------------------------------------
 
 
-def _torch(value: Any, torch: Any) -> Hashable:
+def _torch(value: Any, kind: type[Any], torch: Any) -> Hashable:
     """Freeze a torch tensor; the device is no part of the key, the dtype is."""
     if value.layout is not torch.strided or value.is_quantized:
-        raise UnkeyableError(type(value), "is sparse or quantized")
+        raise UnkeyableError(kind, "is sparse or quantized")
     flat = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     content = flat.view(torch.uint8).numpy()
     digest = content.tobytes() if content.nbytes <= digests.SMALL else digests.of_buffer(content)
-    return (type(value), str(value.dtype), tuple(value.shape), digest)
+    return (kind, str(value.dtype), tuple(value.shape), digest)
 
 
 def _is_array(kind: type) -> bool:
@@ -99,12 +99,12 @@ def _is_array(kind: type) -> bool:
     return hasattr(kind, "dtype") and not roots.isdisjoint(_ARRAY_LIBRARIES)
 
 
-def _on_host(value: Any, freeze: Freeze) -> Hashable:
+def _on_host(value: Any, kind: type[Any], freeze: Freeze) -> Hashable:
     numpy = sys.modules["numpy"]
     try:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
         host = value.get() if hasattr(value, "__cuda_array_interface__") else numpy.asarray(value)
     except Exception as error:
-        raise UnkeyableError(type(value), f"cannot be read as an array ({error})") from error
-    return (type(value), str(value.dtype), freeze(host))
+        raise UnkeyableError(kind, f"cannot be read as an array ({error})") from error
+    return (kind, str(value.dtype), freeze(host))

@@ -48,27 +48,27 @@ def enum(kind: type, _freeze: Freeze) -> Freezer | None:
 
 def rule(kind: type, freeze: Freeze) -> Freezer | None:
     """Return the freezer of one of the standard library's value classes, None for any other class."""
-    for bases, freezer in _rules(freeze):
+    for bases, freezer in _rules(kind, freeze):
         if issubclass(kind, bases):
             return freezer
     return None
 
 
-def _rules(freeze: Freeze) -> list[tuple[Any, Freezer]]:
+def _rules(kind: type, freeze: Freeze) -> list[tuple[Any, Freezer]]:
     return [
         ((datetime, time), _clock),
-        (date, lambda value: (type(value), value.isoformat())),
-        (timedelta, lambda value: (type(value), value.days, value.seconds, value.microseconds)),
+        (date, lambda value: (kind, value.isoformat())),
+        (timedelta, lambda value: (kind, value.days, value.seconds, value.microseconds)),
         (tzinfo, _zone),
-        (_TEXT, lambda value: (type(value), str(value))),
-        (_PARTS, lambda value: (type(value), freeze(value.start), freeze(value.stop), freeze(value.step))),
+        (_TEXT, lambda value: (kind, str(value))),
+        (_PARTS, lambda value: (kind, freeze(value.start), freeze(value.stop), freeze(value.step))),
         (Pattern, lambda value: (Pattern, freeze(value.pattern), value.flags)),
         (memoryview, lambda value: (memoryview, value.format, value.shape, digests.of_bytes(value.tobytes()))),
-        (deque, lambda value: (type(value), value.maxlen, tuple([freeze(each) for each in value]))),
+        (deque, lambda value: (kind, value.maxlen, tuple([freeze(each) for each in value]))),
         (types.MappingProxyType, lambda value: (types.MappingProxyType, freeze(dict(value)))),
-        (functools.partial, lambda value: (type(value), freeze((value.func, value.args, value.keywords)))),
+        (functools.partial, lambda value: (kind, freeze((value.func, value.args, value.keywords)))),
         (types.MethodType, lambda value: (types.MethodType, value.__func__, freeze(value.__self__))),
-        (_SINGLE, lambda value: (type(value), value)),
+        (_SINGLE, lambda value: (kind, value)),
     ]
 
 

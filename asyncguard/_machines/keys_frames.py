@@ -28,7 +28,7 @@ def _pandas(kind: type, freeze: Freeze) -> Freezer | None:
     if pandas is None or not hasattr(pandas, "DataFrame"):
         return None
     rules: list[tuple[Any, Freezer]] = [
-        (pandas.DataFrame, lambda value: _frame(value, freeze)),
+        (pandas.DataFrame, lambda value: _frame(value, kind, freeze)),
         (pandas.Series, lambda value: (kind, freeze(value.name), _index(value.index, freeze), _values(value, freeze))),
         (pandas.Index, lambda value: _index(value, freeze)),
         ((type(pandas.NA), type(pandas.NaT)), lambda _value: (kind,)),
@@ -38,17 +38,18 @@ def _pandas(kind: type, freeze: Freeze) -> Freezer | None:
     return next((freezer for bases, freezer in rules if issubclass(kind, bases)), None)
 
 
-def _frame(value: Any, freeze: Freeze) -> Hashable:
+def _frame(value: Any, kind: type, freeze: Freeze) -> Hashable:
     columns = tuple([_values(column, freeze) for _, column in value.items()])
-    return (type(value), _index(value.columns, freeze), _index(value.index, freeze), columns, freeze(value.attrs))
+    return (kind, _index(value.columns, freeze), _index(value.index, freeze), columns, freeze(value.attrs))
 
 
 def _index(value: Any, freeze: Freeze) -> Hashable:
+    kind: type[Any] = type(value)
     names = freeze(tuple(value.names))
     if value.nlevels > 1:
         levels = [_values(value.get_level_values(level), freeze) for level in range(value.nlevels)]
-        return (type(value), names, tuple(levels))
-    return (type(value), names, _values(value, freeze))
+        return (kind, names, tuple(levels))
+    return (kind, names, _values(value, freeze))
 
 
 def _values(value: Any, freeze: Freeze) -> Hashable:
@@ -74,10 +75,11 @@ def _polars(kind: type) -> Freezer | None:
 
 def _ipc(frame: Any) -> bytes:
     out = io.BytesIO()
+    kind: type[Any] = type(frame)
     try:
         frame.rechunk().write_ipc(out)
     except Exception as error:
-        raise UnkeyableError(type(frame), f"cannot be written as Arrow data ({error})") from error
+        raise UnkeyableError(kind, f"cannot be written as Arrow data ({error})") from error
     return digests.of_bytes(out.getvalue())
 
 

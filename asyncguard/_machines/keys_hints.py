@@ -43,8 +43,11 @@ def _culprit(annotation: Any) -> str | None:
         return culprits[0] if all(culprits) else None
     if origin in _HOLDERS:
         return next(filter(None, map(_culprit, typing.get_args(annotation))), None)
-    kind = annotation if origin is None else origin
-    return kind.__qualname__ if isinstance(kind, type) and _never(kind) else None
+    kind: Any = annotation if origin is None else origin
+    if not isinstance(kind, type):
+        return None
+    named: type[Any] = kind
+    return named.__qualname__ if _never(named) else None
 
 
 def _never(kind: type) -> bool:

@@ -26,9 +26,9 @@ _EXACTLY: dict[type, Callable[[Any], Any]] = {
 }
 
 
-def own_key(kind: type, freeze: Freeze) -> Freezer | None:
+def own_key(kind: type[Any], freeze: Freeze) -> Freezer | None:
     """Return the freezer of a class with `__cache_key__()`, which says itself what its objects are equal by."""
-    if not hasattr(kind, "__cache_key__") or issubclass(kind, type):
+    if issubclass(kind, type) or not hasattr(kind, "__cache_key__"):
         return None
     return lambda value: (kind, freeze(value.__cache_key__()))
 
@@ -62,22 +62,21 @@ def _model(kind: type, value: Any, freeze: Freeze) -> Hashable:
 
 def _declared(kind: type) -> tuple[tuple[str, ...], bool] | None:
     """Return the names of the fields, and whether they are all that the objects have (the class declared them)."""
-    own = kind.__dict__
     if dataclasses.is_dataclass(kind):
-        return tuple(each.name for each in dataclasses.fields(kind)), "__dataclass_fields__" in own
-    if hasattr(kind, "__attrs_attrs__"):
-        return tuple(each.name for each in kind.__attrs_attrs__), "__attrs_attrs__" in own
-    if hasattr(kind, "__struct_fields__"):
-        return tuple(kind.__struct_fields__), True
-    return None
+        return tuple([each.name for each in dataclasses.fields(kind)]), "__dataclass_fields__" in vars(kind)
+    attributes: Any = getattr(kind, "__attrs_attrs__", None)
+    if attributes is not None:
+        return tuple([each.name for each in attributes]), "__attrs_attrs__" in vars(kind)
+    members: Any = getattr(kind, "__struct_fields__", None)
+    return None if members is None else (tuple(members), True)
 
 
-def subclass(kind: type, base: type, freezer: Freezer, freeze: Freeze) -> Freezer:
+def subclass(kind: type[Any], base: type, freezer: Freezer, freeze: Freeze) -> Freezer:
     """Return the freezer of a subclass of a builtin: its class, its content, and what else the object holds."""
-    if issubclass(kind, OrderedDict):
+    ordered, factory = issubclass(kind, OrderedDict), issubclass(kind, defaultdict)
+    if ordered:
         return lambda value: (kind, freeze(tuple(value.items())), freeze(object.__getstate__(value)))
     exactly = _EXACTLY.get(base, _itself)
-    factory = issubclass(kind, defaultdict)
 
     def freeze_subclass(value: Any) -> Hashable:
         state = object.__getstate__(value)

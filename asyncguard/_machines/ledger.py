@@ -74,8 +74,10 @@ class Waiter(Protocol):
 
     @property
     def spot(self) -> Spot: ...
+    @property
+    def hopeless(self) -> bool: ...
     def ready(self) -> bool: ...
-    def grant(self, *, first: bool) -> bool: ...
+    def grant(self) -> bool: ...
 
 
 class Ledger:
@@ -249,10 +251,10 @@ class Ledger:
             if not waiter.ready() or not waiter.spot.alive():  # a stopped loop keeps its place and blocks nobody
                 continue
             looked += 1
-            if waiter.grant(first=head is None):
+            if waiter.grant():
                 self.leave(waiter)
                 woken.append(waiter.spot)
-                if head is not None:
+                if head is not None and not waiter.hopeless:
                     head.passed += 1
             elif head is None:
                 head = waiter

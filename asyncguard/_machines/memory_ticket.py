@@ -50,22 +50,27 @@ class MemoryTicket:
         learner = self._gate.learner
         return self.stated is not None or learner is None or learner.need is not None or not learner.busy
 
-    def grant(self, *, first: bool) -> bool:
-        """Let the call in if it fits, or if nothing else runs and it is the first; True: it leaves the queue."""
+    def grant(self) -> bool:
+        """Let the call in if it fits, or if nothing else runs; True: it leaves the queue."""
         gate = self._gate
         need, measured = gate.size(self)
         if need is None:
             return False
         if gate.impossible(need):
             self._refused = True
-            self._request.until = -math.inf  # the limit may have shrunk since it came: stop waiting
+            self._request.until = -math.inf  # the limit may have shrunk since it came: it need not wait any longer
             return True
         lent = min(need, self._spare())
         fits = need == lent or gate.fits(need - lent)
-        if not fits and (not first or gate.ledger.others(self.parent)):
+        if not fits and gate.ledger.others(self.parent):
             return False
         self._open(need, lent, forced=not fits, measured=measured)
         return True
+
+    def _passes(self) -> bool:
+        """Tell whether the queue does not matter: for the call nothing is left to decide."""
+        need = self._gate.size(self)[0]
+        return need is not None and (self._gate.impossible(need) or need <= self._spare())
 
     def _spare(self) -> int:
         parent = self.parent
@@ -86,8 +91,7 @@ class MemoryTicket:
         gate, ledger = self._gate, self._gate.ledger
         woken: Wake = ()
         with ledger.lock:
-            covered = self.parent is not None and self._spare() >= (gate.size(self)[0] or 1)
-            if (ledger.queue and not covered) or not self.grant(first=True):
+            if (ledger.queue and not self._passes()) or not self.grant():
                 self.ahead = len(ledger.queue)
                 self._queued = True
                 gate.waiting += 1

@@ -81,14 +81,15 @@ def kept_on(owner: object) -> dict[Hashable, Any] | None:
     It is kept on the object, and not in a table of ours, so that a value that refers to the object does not keep both
     alive.
     """
-    attributes = getattr(owner, "__dict__", None)
-    if type(attributes) is not dict:
+    attributes: Any = getattr(owner, "__dict__", None)
+    if not isinstance(attributes, dict):
         return None
-    held = attributes.get(_ATTRIBUTE)
+    kept: dict[str, Any] = attributes
+    held: _Held | None = kept.get(_ATTRIBUTE)
     if held is None or held.owner is None or held.owner() is not owner:
         try:
             held = _Held(owner)
         except TypeError:  # it cannot be referenced weakly
             return None
-        attributes[_ATTRIBUTE] = held
+        kept[_ATTRIBUTE] = held
     return held.by_key

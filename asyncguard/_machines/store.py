@@ -31,8 +31,8 @@ class Entry:
     """
 
     __slots__ = (
-        "copy", "created", "dead", "fresh", "key", "number", "retry_at", "shard", "size", "soft", "stale", "tags", "took", "used",
-        "value",
+        "copy", "created", "dead", "fresh", "key", "number", "retry_at", "shard", "size", "soft", "stale", "tags",
+        "took", "used", "value",
     )  # fmt: skip
 
     def __init__(self, value: Any, copy: Callable[[Any], Any] | None = None) -> None:
@@ -118,7 +118,7 @@ class Change:
     """
 
     stored: bool = False
-    gone: list[Gone] = field(default_factory=list)
+    gone: list[Gone] = field(default_factory=list[Gone])
 
 
 class Store:
@@ -148,9 +148,9 @@ class Store:
             old = shard.entries.get(key)
             if old is not None:
                 self._remove(old, "replaced", change)
-            self._add(shard, key, entry)
             self._sweep(now, change)
-            self._shrink(bounds, now, change)
+            self._make_room(entry.size, bounds, now, change)
+            self._add(shard, key, entry)
             change.stored = True
         return change
 
@@ -249,10 +249,11 @@ class Store:
             else:
                 self._hand.append(at)
 
-    def _shrink(self, bounds: Bounds, now: float, change: Change) -> None:
-        while len(self._ring) > bounds.max_entries:
+    def _make_room(self, size: int, bounds: Bounds, now: float, change: Change) -> None:
+        """Evict before the new entry is there: among entries that were all read it would be the victim itself."""
+        while len(self._ring) >= bounds.max_entries:
             self._remove(self._victim(now), "size", change)
-        while bounds.max_bytes is not None and self.nbytes > bounds.max_bytes and len(self._ring) > 1:
+        while bounds.max_bytes is not None and self._ring and self.nbytes + size > bounds.max_bytes:
             self._remove(self._victim(now), "bytes", change)
 
     def _victim(self, now: float) -> Entry:

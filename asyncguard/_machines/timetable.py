@@ -101,7 +101,7 @@ class Timetable:
         while first is not None and not first.spot.alive():  # its event loop is gone
             self.leave(first)
             first = self.first()
-        if self._base is None and first is not None and self._overdue(first, now):
+        if first is not None and (self._base is None or first.number < self._from) and self._overdue(first, now):
             self._base, self._from = first.before, first.number - 1
         if self._base is not None:
             self._time_anew(self._base, now)

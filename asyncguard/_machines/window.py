@@ -175,7 +175,7 @@ class TimeWindow(Numbers):
             gone = int((now - self._ends) // self._width) + 1
             for _ in range(min(gone, BUCKETS)):
                 self._drop_oldest()
-            self._ends = self._ends + gone * self._width if gone < BUCKETS else now + self._width
+            self._ends = max(self._ends + gone * self._width, now)
 
     def _drop_oldest(self) -> None:
         oldest = self._buckets.popleft()

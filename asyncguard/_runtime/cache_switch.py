@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 Switch = Literal["bypass", "refresh"]
 
@@ -24,7 +24,7 @@ def current() -> Switch | None:
 
 
 @contextlib.contextmanager
-def switched(switch: Switch) -> Iterator[None]:
+def switched(switch: Switch) -> Generator[None]:
     """Set the switch for the block, and for what is started from it."""
     global used  # noqa: PLW0603 - a module attribute is what a hit can read for nothing
     used = True

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextvars import Token
 
+current_task = asyncio.current_task
+"""Raises RuntimeError where no asyncio loop runs: the hot path of `timeout` asks it directly."""
+
 _current: ContextVar[Deadline | None] = ContextVar("asyncguard_deadline", default=None)
 
 
@@ -243,6 +246,6 @@ def trio_scope(deadline: Deadline) -> Any:
 def running_task() -> asyncio.Task[Any] | None:
     """Return the running asyncio task; None on trio and in plain threads."""
     try:
-        return asyncio.current_task()
+        return current_task()
     except RuntimeError:
         return None

@@ -57,8 +57,8 @@ def own_context(work: Work) -> Context:
 
 def _enter(work: Work) -> None:
     _inside.set(work)
-    deadlines._current.set(None)  # noqa: SLF001 - `detached` ends with its block, this lasts as long as the context
-    holds._current.set(None)  # noqa: SLF001 - the permits of the starter are not held for the flight
+    deadlines._current.set(None)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - `detached` ends with its block, this lasts as long as the context
+    holds._current.set(None)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - its permits are not held
 
 
 # --- event loops ------------------------------------------------------------------------------------------------------
@@ -87,14 +87,14 @@ def start(
         main.close()
         ended(None)
         raise
-    task.add_done_callback(_retrieve)
     work.handle = TaskHandle(loop, task)
 
+    def over(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # a KeyboardInterrupt has left through the loop already: nothing of it was lost
+        ended(None)  # a task that is cancelled before its first step never ran at all
 
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Look at the error: a KeyboardInterrupt has left through the loop already, nothing of it was lost."""
-    if not task.cancelled():
-        task.exception()
+    task.add_done_callback(over)
 
 
 async def _main(

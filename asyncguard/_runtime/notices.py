@@ -78,12 +78,24 @@ def _memory(event: events.MemoryDecided) -> str | None:
     return f"memory refused: need {need:.0f} MiB, used {used:.0f} + reserved {reserved:.0f} of {limit:.0f} MiB"
 
 
+def _refused(event: events.InputRejected) -> str | None:
+    if event.action == "raise":  # the caller has the error
+        return None
+    return f"refused input: {', '.join(event.rules[:10])} ({event.action})"
+
+
+def _fell_back(event: events.FallbackUsed) -> str:
+    return f"fallback {event.position} answered after {type(event.error).__name__}"
+
+
 _TEXTS: dict[type[events.Event], Callable[[Any], str | None]] = {
     events.CircuitOpened: _opened,
     events.CircuitClosed: _closed,
     events.RetryGaveUp: _gave_up,
     events.TargetParked: _parked,
     events.MemoryDecided: _memory,
+    events.InputRejected: _refused,
+    events.FallbackUsed: _fell_back,
 }
 
 _notices = Notices(logging.getLogger("asyncguard"), time.monotonic)

@@ -51,6 +51,17 @@ class FailingStatusError(Exception):
         self.status = response.status
         self.headers = response.headers
 
+    @classmethod
+    def of(cls, response: ClientResponse) -> FailingStatusError:
+        """Return the error, of a class named after the status: logs and messages name the class of the last error."""
+        named = _by_status.get(response.status)
+        if named is None:
+            named = _by_status[response.status] = type(f"HTTP{response.status}", (cls,), {})
+        return named(response)
+
+
+_by_status: dict[int, type[FailingStatusError]] = {}
+
 
 class Exchange:
     """One request of the session: the failed responses that nobody has taken yet, and what bounds the body."""
@@ -137,7 +148,7 @@ class GuardMiddleware:
         self.heed(request, response)
         if failing_status(response) or (header(response, "x-should-retry") or "").lower() == "true":
             exchange.failed.append(response)
-            raise FailingStatusError(response)
+            raise FailingStatusError.of(response)
         _hold_until_read(response)
         return response
 

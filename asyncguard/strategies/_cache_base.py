@@ -12,7 +12,7 @@ from asyncguard._machines import checks
 from asyncguard._machines.flight import Work
 from asyncguard._pipeline import Pipeline, Site, record_of
 from asyncguard._runtime import colour, flights
-from asyncguard._strategy import Strategy
+from asyncguard._strategy import Transparent
 from asyncguard.strategies import _cache_calls as calls
 from asyncguard.strategies import _cache_core as cores
 from asyncguard.strategies._cache_bound import Bound
@@ -45,7 +45,7 @@ class CacheInfo:
     in_flight: int
 
 
-class CacheStrategy(Strategy[CacheOptions, Core]):
+class CacheStrategy(Transparent[CacheOptions, Core]):
     """A cache: the handle to everything that it holds, for all functions that it serves.
 
     `pipeline_of(fn)[CacheResult]` (and `of(fn)`) is the handle to one function.

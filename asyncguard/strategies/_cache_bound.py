@@ -57,7 +57,7 @@ class Bound:
     def at(self, core: Core, rules: KeyRules) -> Place:
         """Return the place of the function in some state, under some rules."""
         own = cores.own_parameter(self.function, self.prefix, rules)
-        return core.place(self.function, rules, own)
+        return core.place(self.function, self.name, rules, own)
 
     def forces(self) -> tuple[Core, CacheOptions, Place]:
         """Return the state, the options and the place that are in force here."""

@@ -15,7 +15,6 @@ from asyncguard._machines.keys import freeze
 from asyncguard._machines.owners import IdentityMap, kept_on
 from asyncguard._machines.store import Shard, Store
 from asyncguard._runtime.clock import Clock
-from asyncguard._runtime.colour import name_of
 from asyncguard._runtime.flights_sync import Background
 from asyncguard.strategies._cache_options import KeyRules
 
@@ -47,14 +46,14 @@ class Core:
         self._owned: IdentityMap[dict[Hashable, Any]] = IdentityMap(lambda _held: None)
         self._cells: weakref.WeakSet[Cell] = weakref.WeakSet()
 
-    def place(self, function: Callable[..., Any], rules: KeyRules, own: str | None) -> Place:
+    def place(self, function: Callable[..., Any], name: str, rules: KeyRules, own: str | None) -> Place:
         """Return the place of a function under a set of key rules, made on first use."""
         places = self._places.get(function)
         if places is None:
             places = self._places.setdefault(function, {}, strong=True)
         place = places.get(rules)
         if place is None:
-            place = places.setdefault(rules, Place(self, function, rules, own))
+            place = places.setdefault(rules, Place(self, function, name, rules, own))
         return place
 
     def knows(self, function: Callable[..., Any]) -> bool:
@@ -75,11 +74,12 @@ class Core:
             held = self._owned.get(owner)
         if held is None:
             held = self._held_beside(owner)
-        cell: Cell | None = held.get(place)
-        if cell is None:
-            store = held.setdefault(self, Store())
-            cell = held.setdefault(place, self.new_cell(store))
-        return cell
+        found: Cell | None = held.get(place)
+        if found is not None:
+            return found
+        store: Store = held.setdefault(self, Store())
+        made: Cell = held.setdefault(place, self.new_cell(store))
+        return made
 
     def cells(self) -> list[Cell]:
         """Return all cells that are in use."""
@@ -119,12 +119,14 @@ class Place:
 
     __slots__ = ("_core", "_key", "_own", "cell", "keyer", "quick", "rules")
 
-    def __init__(self, core: Core, function: Callable[..., Any], rules: KeyRules, own: str | None) -> None:
+    def __init__(
+        self, core: Core, function: Callable[..., Any], name: str, rules: KeyRules, own: str | None
+    ) -> None:
         self._core = core
         self._key = rules.key
         self._own = own
         self.rules = rules
-        self.keyer = Keyer(function, name_of(function), own=own, ignore=rules.ignore, vary_on=rules.vary_on)
+        self.keyer = Keyer(function, name, own=own, ignore=rules.ignore, vary_on=rules.vary_on)
         if rules.key is None:
             self.keyer.check_annotations(function)
         self.cell = core.new_cell(core.store)
@@ -145,7 +147,7 @@ class Place:
         """
         if self._own is None:
             return self.cell, None
-        owner = args[0] if args else kwargs.get(self._own, self)
+        owner: object = args[0] if args else kwargs.get(self._own, self)
         if owner is self:
             self.keyer.bind(args, kwargs)  # it was called without: raises what the call would raise
         if hasattr(type(owner), "__cache_key__"):
@@ -162,7 +164,7 @@ def resolve(function: Any) -> tuple[Any, Args]:
     """Return the function behind a callable, and the object that a bound method puts in front of the arguments."""
     if isinstance(function, types.MethodType):
         return function.__func__, (function.__self__,)
-    owner = getattr(function, "__self__", None)
+    owner: object = getattr(function, "__self__", None)
     if isinstance(function, types.BuiltinMethodType) and not isinstance(owner, types.ModuleType | type | None):
         return getattr(type(owner), function.__name__, function), (owner,)
     return function, ()

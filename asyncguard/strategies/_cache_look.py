@@ -21,7 +21,7 @@ REFRESH_FACTOR = 4.0
 def look(bound: Bound, args: Args, kwargs: Kwargs) -> Any:
     """Return the value, or the `Call` that has to be made."""
     strategy = bound.strategy
-    if strategy.special or cache_switch.used:
+    if strategy.special or (cache_switch.used and cache_switch.current() is not None):
         return _switched(bound, args, kwargs)
     place = bound.place or bound.resolve()
     cell, key = place.locate(bound.full(args) if bound.prefix else args, kwargs)

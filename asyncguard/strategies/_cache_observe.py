@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ def store_items(batch: Batch | None, result: Any) -> None:
 
 
 @contextlib.contextmanager
-def _harmless(bound: Bound, operation: str) -> Iterator[None]:
+def _harmless(bound: Bound, operation: str) -> Generator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - observing must not change a call

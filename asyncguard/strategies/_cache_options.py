@@ -93,7 +93,7 @@ class CacheOptions(Options):
 
     def _check_durations(self) -> None:
         if not callable(self.ttl):
-            if self.ttl is None:
+            if self.ttl is None:  # pyright: ignore[reportUnnecessaryComparison]
                 raise checks.wrong_type("ttl", self.ttl, "a duration or a function of the result; a cache has an end")
             self.set("ttl", checks.duration("ttl", self.ttl, above=0.0))
         for option in ("stale_while_revalidate", "stale_if_error", "negative_ttl"):
@@ -113,13 +113,13 @@ class CacheOptions(Options):
             if getattr(self, option) is not None:
                 checks.function(option, getattr(self, option))
         self.set("ignore", _names("ignore", self.ignore))
-        if isinstance(self.vary_on, ContextVar):
-            self.set("vary_on", (self.vary_on,))
-        variables = self.vary_on if isinstance(self.vary_on, tuple | list) else None
-        if variables is None or not all(isinstance(each, ContextVar) for each in variables):
-            raise checks.wrong_type("vary_on", self.vary_on, "a ContextVar or a tuple of them")
-        self.set("vary_on", tuple(variables))
-        if self.version is not None and not isinstance(self.version, str):
+        given: Any = self.vary_on
+        variables: Any = (given,) if isinstance(given, ContextVar) else given
+        if not isinstance(variables, tuple | list) or not all(isinstance(each, ContextVar) for each in cast("Any", variables)):
+            raise checks.wrong_type("vary_on", given, "a ContextVar or a tuple of them")
+        self.set("vary_on", tuple(cast("Any", variables)))
+        version: Any = self.version
+        if version is not None and not isinstance(version, str):
             raise checks.wrong_type("version", self.version, "a string")
 
     def _check_rest(self) -> None:
@@ -141,8 +141,9 @@ class CacheItemsOptions(CacheOptions):
     def __post_init__(self) -> None:
         """Check the options."""
         CacheOptions.__post_init__(self)
-        if not isinstance(self.over, str) or not self.over:
-            raise checks.wrong_type("over", self.over, "the name of the parameter that holds the items")
+        over: Any = self.over
+        if not isinstance(over, str) or not over:
+            raise checks.wrong_type("over", over, "the name of the parameter that holds the items")
         if self.max_batch is not None:
             checks.integer("max_batch", self.max_batch, least=1)
 
@@ -163,11 +164,11 @@ def is_negative(value: Any) -> bool:
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return (value,) if isinstance(value, str | ContextVar) else tuple(value)
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _names(option: str, value: Any) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) else value
-    if not isinstance(names, tuple | list | set | frozenset) or not all(isinstance(each, str) for each in names):
+    names: Any = (value,) if isinstance(value, str) else value
+    if not isinstance(names, tuple | list | set | frozenset) or not all(isinstance(each, str) for each in cast("Any", names)):
         raise checks.wrong_type(option, value, "a name or a tuple of names")
-    return tuple(names)
+    return tuple(cast("Any", names))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from asyncguard._machines.store import Entry
 
@@ -34,7 +34,7 @@ def split(name: str, result: Any, expected: int) -> tuple[list[Any], Join]:
     if len(result) != expected:
         raise ValueError(f"{name} was called with {expected} items and returned {len(result)} results")
     if isinstance(result, list | tuple):
-        return list(result), join
+        return list(cast("Any", result)), join
     return [_own(row) for row in result], join
 
 
@@ -103,7 +103,7 @@ def items_of(name: str, over: str, given: Any) -> list[Any]:
     """
     is_array = bool(getattr(given, "shape", ())) and hasattr(given, "dtype")
     if isinstance(given, Sequence) and not isinstance(given, str | bytes | bytearray):
-        return list(given)
+        return list(cast("Any", given))
     if is_array:
         return list(given)
     raise TypeError(

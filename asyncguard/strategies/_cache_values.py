@@ -12,6 +12,7 @@ from typing import Any
 _CONTAINERS = (dict, list, set, bytearray, deque)
 _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _DEPTH = 3  # how deep arrays inside of containers are looked for
+_HEADER = 112  # bytes of an array object without its buffer
 _SAMPLE = 32  # so many members of a container are measured, the rest is extrapolated
 
 Copier = Callable[[Any], Any]
@@ -22,10 +23,11 @@ def refuse(name: str, value: Any) -> None:
     if not is_used_once(value):
         return
     close = getattr(value, "close", None)
-    if isinstance(value, Awaitable) and callable(close):
+    kind: type[Any] = type(value)
+    if issubclass(kind, Awaitable) and callable(close):
         close()  # else Python warns that the coroutine was never awaited
     raise TypeError(
-        f"{name} returned a {type(value).__name__}, which can be used only once and cannot be cached: "
+        f"{name} returned a {kind.__name__}, which can be used only once and cannot be cached: "
         "return what it yields (a list, bytes), or take the cache away"
     )
 
@@ -77,10 +79,11 @@ def _frozen(value: Any, depth: int) -> Any:
         return value
     if isinstance(value, numpy.ndarray):
         return _read_only(value)
-    if type(value) is dict:
+    kind: type[Any] = type(value)
+    if kind is dict:
         return {key: each if type(each) in _ATOMS else _frozen(each, depth - 1) for key, each in value.items()}
-    if type(value) is list or type(value) is tuple:
-        return type(value)([each if type(each) in _ATOMS else _frozen(each, depth - 1) for each in value])
+    if kind is list or kind is tuple:
+        return kind([each if type(each) in _ATOMS else _frozen(each, depth - 1) for each in value])
     return value
 
 
@@ -92,7 +95,7 @@ def _read_only(array: Any) -> Any:
 
 def _deep(value: Any) -> Any:
     """Copy a value; atoms and builtin containers by hand, which is ten times cheaper than `copy.deepcopy`."""
-    kind = type(value)
+    kind: type[Any] = type(value)
     if kind in _ATOMS:
         return value
     if kind is list:
@@ -116,12 +119,13 @@ def _size(value: Any, depth: int) -> int:
         return own
     buffer = _buffer_size(value)
     if buffer is not None:
-        return own + buffer
+        return max(own, buffer + _HEADER)  # an array counts its buffer itself if it owns it, and not if it is a view
     if depth == 0:
         return own
-    if isinstance(value, dict):
+    kind: type[Any] = type(value)
+    if issubclass(kind, dict):
         return own + _members(list(value.keys()), depth) + _members(list(value.values()), depth)
-    if isinstance(value, list | tuple | set | frozenset):
+    if issubclass(kind, list | tuple | set | frozenset):
         return own + _members(list(value), depth)
     attributes = getattr(value, "__dict__", None)
     return own + (_members(list(attributes.values()), depth) if attributes else 0)

@@ -6,9 +6,11 @@ import logging
 import weakref
 from typing import TYPE_CHECKING
 
+from asyncguard._machines import classify
 from asyncguard._runtime import clock as clocks
 
 if TYPE_CHECKING:
+    from asyncguard._machines.classify import Classifier
     from asyncguard._pipeline import Site
     from asyncguard.strategies._retry_run import Run
 
@@ -16,6 +18,16 @@ __all__ = ["warn_of_blocking", "warn_of_status"]
 
 _logger = logging.getLogger("asyncguard")
 _blocking: weakref.WeakSet[Site] = weakref.WeakSet()
+
+
+def warn_of_classifier(classifier: Classifier) -> None:
+    """Say once that a classifier failed and was passed over."""
+    _logger.exception(  # noqa: LOG004 - called while its error is being handled
+        "asyncguard: classifier %r failed; this is logged once", classifier
+    )
+
+
+classify.complain = warn_of_classifier
 
 
 def warn_of_status(site: Site, status: int) -> None:

@@ -18,21 +18,23 @@ if TYPE_CHECKING:
 
 
 class Iteration:
-    """The time of one iteration: in all, and for each item."""
+    """The time of one iteration: in all, and for each item. `started` is the time of the call that opened a stream."""
 
     __slots__ = ("_end", "_first", "_site", "_strategy")
 
-    def __init__(self, strategy: Timeout, site: Site) -> None:
+    def __init__(self, strategy: Timeout, site: Site, started: float | None = None) -> None:
         self._strategy = strategy
         self._site = site
         self._first = True
-        self._end = clocks.current().now() + strategy.live().seconds
-        strategy.started(site)
+        begun = clocks.current().now() if started is None else started
+        self._end = begun + strategy.live().seconds
+        if started is None:
+            strategy.started(site)
 
     @contextlib.contextmanager
     def step(self) -> Generator[None]:
         """Bound the computation of one item."""
-        if self._strategy.special and self._strategy.mode_at(self._site) == "off":
+        if self._strategy.special and self._strategy.mode_at(self._site) != "enforce":
             yield
             return
         options = self._strategy.live()

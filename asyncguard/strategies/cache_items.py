@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from asyncguard._machines.binder import signature_of
 from asyncguard._runtime import cache_switch
 from asyncguard.strategies._cache_base import Cached, CachedFunction, CacheStrategy
 from asyncguard.strategies._cache_batch import Batch
@@ -107,12 +108,12 @@ class CacheItems(CacheStrategy):
         return cached
 
     def _bound(self, fn: Wrapped, site: Site, *, is_async: bool) -> Bound:
-        bound = Bound(self, fn, site, is_async=is_async)
-        names = bound.place.keyer.names if bound.place is not None else ()
+        signature = signature_of(site.function)
+        names = [] if signature is None else list(signature.parameters)
         over = cast("CacheItemsOptions", self.options).over
         if over not in names:
             raise ValueError(f"over must name a parameter of {site.name} ({', '.join(names) or 'none'}), got {over!r}")
-        return bound
+        return Bound(self, fn, site, is_async=is_async)
 
 
 class _View(CacheItems):

@@ -50,7 +50,8 @@ class CacheResult(CacheStrategy):
             if (
                 cell is not None
                 and len(args) == 1
-                and not (kwargs or strategy.special or dispatch.handlers or cache_switch.used)
+                and not (kwargs or strategy.special or dispatch.handlers)
+                and (not cache_switch.used or cache_switch.current() is None)
             ):
                 argument = args[0]
                 if type(argument) is str or type(argument) is int:
@@ -74,7 +75,8 @@ class CacheResult(CacheStrategy):
             if (
                 cell is not None
                 and len(args) == 1
-                and not (kwargs or strategy.special or dispatch.handlers or cache_switch.used)
+                and not (kwargs or strategy.special or dispatch.handlers)
+                and (not cache_switch.used or cache_switch.current() is None)
             ):
                 argument = args[0]
                 if type(argument) is str or type(argument) is int:

@@ -107,31 +107,31 @@ class Fallback(Strategy[FallbackOptions, None], Generic[D]):
         self, site: Site, answers: tuple[Any, ...], error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Return the first answer that does not fail itself."""
-        for position, answer in enumerate(answers, 1):
+        for position, answer in enumerate(answers[:-1], 1):
             try:
                 result = await answer_async(answer, error, args, kwargs)
-            except Exception:
-                if position == len(answers):
-                    raise
-            else:
-                self.told(site, position, error)
-                return result
-        return None  # there is at least one answer, and the last one returned or raised
+            except Exception:  # noqa: BLE001, S112 - the next one is tried; the last one may raise
+                continue
+            self.told(site, position, error)
+            return result
+        result = await answer_async(answers[-1], error, args, kwargs)
+        self.told(site, len(answers), error)
+        return result
 
     def first_sync(
         self, site: Site, answers: tuple[Any, ...], error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Do the same for a sync function."""
-        for position, answer in enumerate(answers, 1):
+        for position, answer in enumerate(answers[:-1], 1):
             try:
                 result = answer_sync(answer, error, args, kwargs)
-            except Exception:
-                if position == len(answers):
-                    raise
-            else:
-                self.told(site, position, error)
-                return result
-        return None  # there is at least one answer, and the last one returned or raised
+            except Exception:  # noqa: BLE001, S112 - the next one is tried; the last one may raise
+                continue
+            self.told(site, position, error)
+            return result
+        result = answer_sync(answers[-1], error, args, kwargs)
+        self.told(site, len(answers), error)
+        return result
 
     def told(self, site: Site, position: int, error: Exception) -> None:
         """Emit the event."""

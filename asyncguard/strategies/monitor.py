@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 from asyncguard._runtime import generators
-from asyncguard._strategy import Strategy
+from asyncguard._strategy import Transparent
 from asyncguard.strategies._monitor_calls import Iteration, begin, failed, streamed_async, succeeded
 from asyncguard.strategies._monitor_options import MonitorOptions, Shown
 from asyncguard.telemetry.counts import MonitorCore
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     Function = Callable[..., Any]
 
-F = TypeVar("F", bound="Callable[..., Any]")
+F = TypeVar("F", bound="Callable[..., object]")
 
 
-class Monitor(Strategy[MonitorOptions, MonitorCore]):
+class Monitor(Transparent[MonitorOptions, MonitorCore]):
     """Watches calls. Never changes one: what fails here is logged, once a minute, and the call goes on."""
 
     kind: ClassVar[str] = "monitor"

@@ -11,7 +11,7 @@ from asyncguard._machines.budget import Allowance, RetryBudget
 from asyncguard._machines.classify import TRANSIENT, failing_status
 from asyncguard._machines.partitions import PartitionBy
 from asyncguard._runtime import clock as clocks
-from asyncguard._strategy import Strategy
+from asyncguard._strategy import Transparent
 from asyncguard.strategies import _retry_scope as scope
 from asyncguard.strategies._retry_block import AttemptLoop
 from asyncguard.strategies._retry_drivers import (
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Retry", "RetryOptions", "current_attempt", "failing_status", "retry"]
 
-F = TypeVar("F", bound="Callable[..., Any]")
+F = TypeVar("F", bound="Callable[..., object]")
 
 
-class Retry(Strategy[RetryOptions, Targets]):
+class Retry(Transparent[RetryOptions, Targets]):
     """Calls again what failed for a reason that may pass; made by `retry(...)`."""
 
     kind: ClassVar[str] = "retry"

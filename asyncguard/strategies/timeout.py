@@ -6,7 +6,6 @@ own timer fired, an outside cancellation in the same turn wins, `uncancel` exact
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from dataclasses import dataclass
 from time import monotonic
@@ -17,8 +16,9 @@ from asyncguard._machines import checks
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import generators
 from asyncguard._runtime.bounded import bounded
-from asyncguard._runtime.deadlines import Deadline, LoopTimers, TaskDeadline, running_task, trio_scope
-from asyncguard._strategy import Options, Strategy
+from asyncguard._runtime.deadlines import Deadline, LoopTimers, TaskDeadline, current_task, running_task, trio_scope
+from asyncguard._runtime.streams import Stream
+from asyncguard._strategy import Options, Transparent
 from asyncguard.errors import CallTimeoutError, DeadlineExceededError
 from asyncguard.strategies._timeout_items import Iteration
 from asyncguard.strategies._timeout_thread import in_thread
@@ -58,7 +58,7 @@ class TimeoutOptions(Options):
         checks.boolean("thread", self.thread)
 
 
-class Timeout(Strategy[TimeoutOptions, LoopTimers]):
+class Timeout(Transparent[TimeoutOptions, LoopTimers]):
     """A bound on the time of a call."""
 
     kind: ClassVar[str] = "timeout"
@@ -100,7 +100,7 @@ class Timeout(Strategy[TimeoutOptions, LoopTimers]):
             if strategy.special:
                 return await _unusual(strategy, fn, site, args, kwargs)
             try:
-                task = asyncio.current_task()
+                task = current_task()
             except RuntimeError:
                 task = None
             if task is None:
@@ -124,7 +124,7 @@ class Timeout(Strategy[TimeoutOptions, LoopTimers]):
                 strategy.swallowed(site, deadline)
             return result
 
-        return timed
+        return _streaming(strategy, timed, site) if site.stream else timed
 
     def wrap_sync(self, fn: Call, site: Site) -> Call:
         """Bound a plain function: the deadline is inherited by what it calls, and checked on return."""
@@ -206,6 +206,19 @@ class Timeout(Strategy[TimeoutOptions, LoopTimers]):
 
 
 # --- one result -------------------------------------------------------------------------------------------------------
+
+
+def _streaming(strategy: Timeout, timed: Call, site: Site) -> Call:
+    """Bound the items of a stream, too, by what is left of the time."""
+
+    async def streaming(*args: Any, **kwargs: Any) -> Any:
+        started = clocks.current().now()
+        result = await timed(*args, **kwargs)
+        if isinstance(result, Stream):
+            result.surround(Iteration(strategy, site, started))
+        return result
+
+    return streaming
 
 
 async def _on_trio(strategy: Timeout, fn: Call, site: Site, args: Any, kwargs: Any) -> Any:

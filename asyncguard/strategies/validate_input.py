@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, ParamSpec,
 from asyncguard._machines.rules import Array, Column, Columns, Keys
 from asyncguard._machines.rules_base import Dims, Report, failure
 from asyncguard._machines.rules_plan import Args, Kwargs, Plan
-from asyncguard._strategy import Mode, Strategy
+from asyncguard._strategy import Mode, Strategy, Transparent
 from asyncguard.errors import InputValidationError
 from asyncguard.events import Event, InputRejected
 from asyncguard.strategies._answers import NOTHING, answer_async, answer_sync, refuse_async_handlers
@@ -39,7 +39,7 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 D = TypeVar("D")
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 
 class ValidateInput(Strategy[ValidateInputOptions, None]):
@@ -193,6 +193,10 @@ class Look(NamedTuple):
     enforced: bool
 
 
+class ValidateInputOrRaise(ValidateInput, Transparent[ValidateInputOptions, None]):
+    """`validate_input` without a fallback: the guarded function returns what it returned before."""
+
+
 class ValidateInputOr(ValidateInput, Generic[D]):
     """`validate_input` with a fallback of type `D`: the guarded function may return that as well."""
 
@@ -208,7 +212,7 @@ class ValidateInputOr(ValidateInput, Generic[D]):
 @overload
 def validate_input(fn: F, /) -> F: ...
 @overload
-def validate_input(
+def validate_input(  # pyright: ignore[reportOverlappingOverload] # `fallback` is no parameter to be checked
     rules: Mapping[str, Any] = ...,
     /,
     *,
@@ -229,7 +233,7 @@ def validate_input(
     mode: Mode = ...,
     on_event: Callable[[Event], object] | None = ...,
     **parameters: Any,
-) -> ValidateInput: ...
+) -> ValidateInputOrRaise: ...
 def validate_input(
     rules: Any = None,
     /,
@@ -255,9 +259,9 @@ def validate_input(
     TypeError for a parameter that the function does not have or something that is no rule.
     """
     if rules is not None and not isinstance(rules, Mapping) and not parameters and fallback is returns is NOTHING:
-        return ValidateInput(ValidateInputOptions(name=name, mode=mode, on_event=on_event))(rules)
+        return ValidateInputOrRaise(ValidateInputOptions(name=name, mode=mode, on_event=on_event))(rules)
     given: dict[str, Any] = {**({} if rules is None else mapping("rules", rules)), **parameters}
     options = ValidateInputOptions(
         rules=given, returns=returns, fallback=fallback, name=name, mode=mode, on_event=on_event
     )
-    return ValidateInput(options) if fallback is NOTHING else ValidateInputOr[Any](options)
+    return ValidateInputOrRaise(options) if fallback is NOTHING else ValidateInputOr[Any](options)

@@ -75,7 +75,7 @@ class Demo:
 @pytest.fixture
 def place():
     """A folder that PostgreSQL may enter when root runs it as nobody."""
-    folder = Path(tempfile.mkdtemp(prefix="ag-test-", dir="/tmp"))  # noqa: S108 - pytest's own are closed to others
+    folder = Path(tempfile.mkdtemp(prefix="ag-test-", dir="/tmp"))  # pytest's own are closed to others
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections import deque
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_nothing_that_comes_from_outside_gets_into_the_page_as_markup():
 
 
 def test_the_page_needs_no_other_host():
-    shown = page.page([result("bare"), result()])
+    shown = page.page([result("bare"), result()]).replace(html.escape(EVIL), "")
     assert not re.search(r"(src|href|url)\s*[=(]|@import|//[a-z]", shown)
 
 
@@ -65,7 +66,7 @@ def test_the_drawings_are_well_formed():
     drawings = re.findall(r"<svg.*?</svg>", page.page([result()]))
     assert len(drawings) > 5
     for drawing in drawings:
-        ElementTree.fromstring(drawing)
+        ET.fromstring(drawing)  # noqa: S314 - our own
 
 
 def test_every_fault_is_named_by_its_request_in_both_reports():

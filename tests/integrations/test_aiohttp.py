@@ -24,12 +24,13 @@ from asyncguard import (
     circuit_breaker,
     deadline,
     guard,
+    monitor,
     rate_limit,
     retry,
     testing,
     timeout,
 )
-from asyncguard.events import CallTimedOut, RetryScheduled
+from asyncguard.events import CallFinished, CallTimedOut, RetryScheduled
 from asyncguard.integrations.aiohttp import GuardMiddleware, guard_middleware, host_of
 from asyncguard.strategies.fallback import fallback
 from tests.integrations import wire as wires
@@ -410,7 +411,7 @@ def test_one_circuit_per_host() -> None:
                 for _ in range(2):
                     async with client.get(bad.url) as response:
                         assert response.status == 503
-                with pytest.raises(CircuitOpenError, match=r"\[127\.0\.0\.1:"):
+                with pytest.raises(CircuitOpenError, match=r"\[127\.0\.0\.1:.*last HTTP503"):
                     await client.get(bad.url)
                 async with client.get(good.url) as response:
                     assert response.status == 200
@@ -517,6 +518,21 @@ def test_a_web_socket_outlives_the_deadline_and_holds_no_permit() -> None:
             await socket.send_str("still there")
             assert await socket.receive_str(timeout=5) == "still there"
         server.close()
+
+    run(main)
+
+
+def test_a_monitored_call_lasts_until_its_body_is_read() -> None:
+    async def main() -> None:
+        async with wire(reply(503), wires.large(), reply(404)) as server:
+            with testing.record_events() as events:
+                async with session(guard_middleware(monitor(), timeout(5), retry(**QUICK))) as client:
+                    async with client.get(server.url) as response:
+                        assert events.of(CallFinished) == []
+                        await response.read()
+                    (await client.get(server.url)).release()
+            finished = [(event.outcome, event.attempts) for event in events.of(CallFinished)]
+            assert finished == [("ok", 2), ("ok", 1)]
 
     run(main)
 

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     from asyncguard._machines.circuit_rules import CircuitRules
 
-EVENTS = ("admit", "peek", "ok oldest", "ok newest", "fail oldest", "fail newest", "slow oldest", "cancel oldest", "tick")
+EVENTS = (
+    "admit",
+    "peek",
+    "ok oldest",
+    "ok newest",
+    "fail oldest",
+    "fail newest",
+    "slow oldest",
+    "cancel oldest",
+    "tick",
+)
 
 
 @dataclass
@@ -131,12 +141,15 @@ class Pair:
         try:
             permit = self.machine_admits()
         except CircuitOpenError as error:
-            assert era is None, f"refused: {error}"
-            expected = self.model.until - self.now if self.model.state == "open" else None
-            assert error.retry_after == expected, f"retry_after {error.retry_after}, expected {expected}"
+            self.refused(era, error.retry_after)
         else:
             assert era is not None, "admitted a call that has to be refused"
             self.flying.append((permit, era))
+
+    def refused(self, era: int | None, retry_after: float | None) -> None:
+        assert era is None, "refused a call that has to be admitted"
+        expected = self.model.until - self.now if self.model.state == "open" else None
+        assert retry_after == expected, f"retry_after {retry_after}, expected {expected}"
 
     def machine_admits(self) -> Any:
         try:
@@ -167,7 +180,18 @@ class Pair:
         return self.now, photo(self.machine, seen), *permits, tuple(era for _, era in self.flying), str(self.model)
 
 
-SKIPPED = {"_lock", "_clock", "_label", "_rules", "news", "tick", "_last_error", "_last_failure", "_tripped", "_facts"}  # said, not acted on
+SKIPPED = {
+    "_lock",
+    "_clock",
+    "_label",
+    "_rules",
+    "news",
+    "tick",
+    "_last_error",
+    "_last_failure",
+    "_tripped",
+    "_facts",
+}  # said, not acted on
 
 
 def photo(value: Any, seen: dict[int, int]) -> Any:

@@ -181,6 +181,11 @@ def test_what_was_asked_for_is_told_even_when_giving_up():
     assert attempts(on=(KeyError,)).failed(Answered(429, 7), now()).asked == 7.0
 
 
+def test_what_was_asked_for_is_enough_where_the_backoff_would_end_at_the_deadline():
+    assert attempts(3, max_retries=5).failed(Answered(503, 1), now(left=2.0)).delay == 1.0
+    assert attempts(3, max_retries=5).failed(Answered(503, 1), now(left=2.1)).delay == 2.0
+
+
 # --- on= --------------------------------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,8 @@ def test_a_pause_that_is_longer_than_anybody_waits_is_hopeless_and_ends_all_the_
     assert parked.over(160.0)
     parked.park(200.0, 5.0, 60.0)
     assert not parked.hopeless
+    parked.park(200.0, 60.0, 60.0)
+    assert not parked.hopeless
 
 
 def test_it_is_over_only_when_it_is_over():

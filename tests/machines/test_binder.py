@@ -75,7 +75,13 @@ def keyer(function: Any, **options: Any) -> Keyer:
 
 def test_the_same_call_written_differently_has_one_key():
     made = keyer(lambda a, b=2, *, c=3: None)
-    keys = [made((1,), {}), made((1, 2), {}), made((), {"a": 1}), made((), {"c": 3, "b": 2, "a": 1}), made((1,), {"c": 3})]
+    keys = [
+        made((1,), {}),
+        made((1, 2), {}),
+        made((), {"a": 1}),
+        made((), {"c": 3, "b": 2, "a": 1}),
+        made((1,), {"c": 3}),
+    ]
     assert len(set(keys)) == 1
     assert made((1,), {"c": 4}) not in keys
 
@@ -94,7 +100,9 @@ def test_an_ignored_name_that_is_no_parameter_is_an_error_naming_both():
 def test_an_argument_without_a_key_is_an_error_naming_the_parameter_and_what_to_do():
     made = keyer(lambda text, client: None)
     for call in [(("a", Client()), {}), (("a",), {"client": [Client()]})]:
-        with pytest.raises(TypeError, match=r"f: the argument 'client' cannot .*Client equals only itself.*ignore=.*key="):
+        with pytest.raises(
+            TypeError, match=r"f: the argument 'client' cannot .*Client equals only itself.*ignore=.*key="
+        ):
             made(*call)
 
 
@@ -178,7 +186,15 @@ def test_an_annotation_that_tells_of_no_key_is_an_error_at_decoration(function):
 
 
 def fine(  # noqa: PLR0917 - one parameter for each kind of annotation
-    a: int, b: object, c: Any, d: Interface, e: "Unknown", f: Client | int, g: list[Any], h: type[Client], i: "syntax error"  # noqa: F722, UP037
+    a: int,
+    b: object,
+    c: Any,
+    d: Interface,
+    e: "Unknown",
+    f: Client | int,
+    g: list[Any],
+    h: type[Client],
+    i: "syntax error",  # noqa: F722, UP037
 ) -> None:
     pass
 

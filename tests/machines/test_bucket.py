@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from asyncguard._machines import bucket_quick
-from asyncguard._machines.bucket import Bucket, Reservation
+from asyncguard._machines.bucket import Bucket
 from asyncguard._machines.gate import Request
 from asyncguard._machines.gcra import SHUT, Line
 from asyncguard._machines.rates import Rate
+from asyncguard._machines.reservation import Reservation
 from asyncguard.errors import RateLimitedError
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -190,7 +191,9 @@ def test_the_fast_path_lets_no_other_thread_run_between_reading_and_writing() ->
     steps = list(dis.get_instructions(take))
     tat = [i for i, step in enumerate(steps) if step.argval == "tat"]
     between = [step.opname for step in steps[tat[0] : tat[-1] + 1]]
-    switches = [name for name in between if "BACKWARD" in name or name.startswith(("CALL", "PRECALL", "RESUME", "SEND"))]
+    switches = [
+        name for name in between if "BACKWARD" in name or name.startswith(("CALL", "PRECALL", "RESUME", "SEND"))
+    ]
     assert (len(tat), between[0], between[-1], switches) == (3, "LOAD_ATTR", "STORE_ATTR", [])
 
 
@@ -244,7 +247,9 @@ def test_a_wait_beyond_the_patience_is_refused_at_once_and_takes_nothing(clock: 
     bucket = Bucket([Rate("1/s")], clock, "openai")
     ask(bucket, clock)
     for _ in range(5):
-        with pytest.raises(RateLimitedError, match=r"openai: 1/s allows this call in 1.00 s, and it may wait for 0.50 s") as caught:
+        with pytest.raises(
+            RateLimitedError, match=r"openai: 1/s allows this call in 1.00 s, and it may wait for 0.50 s"
+        ) as caught:
             ask(bucket, clock, wait=0.5)
         assert caught.value.retry_after == 1.0
     assert wait_ms(bucket, clock) == 1000
@@ -545,6 +550,11 @@ def test_after_a_fork_nobody_waits_and_the_lock_is_new(clock: Clock) -> None:
 def test_outcomes_say_nothing_to_a_rate(clock: Clock) -> None:
     bucket = Bucket([Rate("10/s")], clock)
     permit = bucket.take()
-    said = [bucket.succeeded(permit, 1.0), bucket.failed(permit, 1.0, ValueError()), bucket.abandoned(permit), bucket.release(permit)]
+    said = [
+        bucket.succeeded(permit, 1.0),
+        bucket.failed(permit, 1.0, ValueError()),
+        bucket.abandoned(permit),
+        bucket.release(permit),
+    ]
     assert said == [(), (), (), ()]
     assert "9 left" in bucket.describe()

@@ -11,9 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from asyncguard._machines.bucket import Bucket, Reservation
+from asyncguard._machines.bucket import Bucket
 from asyncguard._machines.gate import Request
 from asyncguard._machines.rates import Rate
+from asyncguard._machines.reservation import Reservation
 from asyncguard.errors import RateLimitedError
 
 RATES = ("3/s burst 4", "20/7s burst 9")
@@ -34,6 +35,7 @@ class Entry:
     costs: tuple[int, ...]
     slot: int
     state: str  # waiting, started, gone
+    number: int
 
 
 class Model:
@@ -44,11 +46,14 @@ class Model:
         self.burst = [rate.burst * interval for rate, interval in zip(rates, self.interval, strict=True)]
         self.base = [Fraction(START) for _ in rates]
         self.log: list[Entry] = []
-        self.changed = False
+        self.changed = math.inf  # who waits behind this number has to be timed anew
+        self.arrivals = 0
 
     def conform(self, tats: list[Fraction], costs: tuple[int, ...]) -> int:
         lines = zip(tats, costs, self.interval, self.burst, strict=True)
-        return max([math.ceil(tat + cost * interval - burst) for tat, cost, interval, burst in lines if cost], default=0)
+        return max(
+            [math.ceil(tat + cost * interval - burst) for tat, cost, interval, burst in lines if cost], default=0
+        )
 
     def after(self, tats: list[Fraction], entry: Entry) -> list[Fraction]:
         lines = zip(tats, entry.costs, self.interval, strict=True)
@@ -63,13 +68,13 @@ class Model:
             if entry.state == "gone":
                 continue
             if entry.state == "waiting":
-                overdue = any(c and tat < now for c, tat in zip(entry.costs, self.after(tats, entry), strict=True))
-                self.changed = self.changed or (first and overdue)
+                if first and any(c and tat < now for c, tat in zip(entry.costs, self.after(tats, entry), strict=True)):
+                    self.changed = min(self.changed, entry.number - 1)
                 first = False
-                if self.changed:
+                if entry.number > self.changed:
                     entry.slot = max(self.conform(tats, entry.costs), now)
             tats = self.after(tats, entry)
-        self.changed = False
+        self.changed = math.inf
         while self.log and self.log[0].state != "waiting":
             if self.log[0].state == "started":
                 self.base = self.after(self.base, self.log[0])
@@ -80,7 +85,8 @@ class Model:
         slot = max(now, self.conform(self.tidy(now), costs))
         if slot > now and slot > until:
             return None
-        entry = Entry(costs, slot, "started" if slot <= now else "waiting")
+        self.arrivals += 1
+        entry = Entry(costs, slot, "started" if slot <= now else "waiting", self.arrivals)
         self.log.append(entry)
         self.tidy(now)
         return entry
@@ -89,7 +95,7 @@ class Model:
         self.tidy(now)
         lines = zip(self.base, changes, self.interval, strict=True)
         self.base = [max(tat, Fraction(now)) + Fraction(change) * interval for tat, change, interval in lines]
-        self.changed = True
+        self.changed = 0
 
 
 class Histories(RuleBasedStateMachine):
@@ -147,7 +153,7 @@ class Histories(RuleBasedStateMachine):
     def somebody_leaves(self, data: st.DataObject) -> None:
         place, entry = data.draw(st.sampled_from(self.waiting))
         place.withdraw()
-        entry.state, self.model.changed = "gone", True
+        entry.state, self.model.changed = "gone", min(self.model.changed, entry.number)
         self.waiting.remove((place, entry))
 
     @precondition(lambda self: self.corrections and self.permits)

@@ -22,8 +22,12 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 MUTANTS = {
-    "late failures count for the present": ("circuit", "if permit is not self._epoch:", "permit = self._epoch\n            if False:"),
-    "late successes count for the present": ("circuit", "if permit is self._epoch:", "permit = self._epoch\n            if True:"),
+    "late failures count for the present": (
+        "circuit", "if permit is not self._epoch:", "permit = self._epoch\n            if False:",
+    ),
+    "late successes count for the present": (
+        "circuit", "if permit is self._epoch:", "permit = self._epoch\n            if True:",
+    ),
     "one probe too many": ("probes", ">= self.allowed", "> self.allowed"),
     "a cancelled probe is lost": ("circuit", "permit.give_back()", "pass"),
     "hanging probes are waited for": ("circuit", "if self._epoch.hang(", "if False and self._epoch.hang("),
@@ -34,7 +38,11 @@ MUTANTS = {
     "the call that makes the minimum is not heard": ("window", "look=min(minimum, size)", "look=NEVER"),
     "a failure stays one call too long": ("window", "<= self._at - self._size", "< self._at - self._size"),
     "more than the rate instead of at least": ("circuit_rules", ">= self.failure_rate", "> self.failure_rate"),
-    "peek takes a probe": ("circuit", "    raise self._refusal(now)\n\n    def admit", "    raise self._refusal(now)\n                self._probe(now)\n\n    def admit"),
+    "peek takes a probe": (
+        "circuit",
+        "    raise self._refusal(now)\n\n    def admit",
+        "    raise self._refusal(now)\n                self._probe(now)\n\n    def admit",
+    ),
 }  # fmt: skip
 
 
@@ -54,7 +62,7 @@ def test_the_search_catches_a_broken_breaker(mutant: str, monkeypatch: pytest.Mo
 
 def broken(module: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     """Load the machine anew with one line changed."""
-    for name in ("window", "probes", "circuit_rules", "circuit"):
+    for name in ("window", "probes", "circuit_rules", "circuit_words", "circuit"):
         full = f"asyncguard._machines.{name}"
         spec = importlib.util.find_spec(full)
         assert spec is not None
@@ -66,4 +74,6 @@ def broken(module: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> 
         loaded = ModuleType(full)
         monkeypatch.setitem(sys.modules, full, loaded)
         exec(compile(source, full, "exec"), loaded.__dict__)  # noqa: S102 - our own source
-    return sys.modules["asyncguard._machines.circuit"].Circuit, sys.modules["asyncguard._machines.circuit_rules"].CircuitRules
+    return sys.modules["asyncguard._machines.circuit"].Circuit, sys.modules[
+        "asyncguard._machines.circuit_rules"
+    ].CircuitRules

@@ -128,7 +128,10 @@ DIFFERENT = [
     (decimal.Decimal("1.0"), decimal.Decimal("1.00")),
     (fractions.Fraction(1, 2), fractions.Fraction(1, 3)),
     (datetime.datetime(2024, 1, 1, 12, tzinfo=UTC), datetime.datetime(2024, 1, 1, 13, tzinfo=BERLIN)),
-    (datetime.datetime(2024, 10, 27, 2, 30, tzinfo=BERLIN), datetime.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=BERLIN)),
+    (
+        datetime.datetime(2024, 10, 27, 2, 30, tzinfo=BERLIN),
+        datetime.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=BERLIN),
+    ),
     (datetime.date(2024, 1, 1), datetime.datetime(2024, 1, 1)),  # noqa: DTZ001 - a naive one is what is tested
     (datetime.timedelta(1), datetime.timedelta(1, 1)),
     (datetime.time(1, 2), datetime.time(1, 3)),

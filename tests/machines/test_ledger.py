@@ -6,7 +6,6 @@ import math
 
 import pytest
 
-
 from asyncguard._machines.estimate import Learner
 from asyncguard._machines.gate import Request
 from asyncguard._machines.ledger import FRESH, MOST_PASSES
@@ -465,6 +464,21 @@ def test_in_a_process_that_is_never_idle_nobody_waits_for_a_quiet_moment() -> No
     assert not any(permit.measured for permit in permits)
 
 
+def test_a_call_is_measured_although_its_caller_waits_for_it() -> None:
+    bench = Bench()
+    bench.use(0, limit=1 << 30)
+    outer = bench.enter(bench.gate(1 << 20))
+    assert bench.enter(bench.gate(Learner()), inside=outer).measured
+
+
+def test_a_call_inside_of_one_that_is_measured_is_not_measured_and_leaves_the_measurement_good() -> None:
+    bench = Bench()
+    bench.use(0, limit=1 << 30)
+    outer = bench.enter(bench.gate(Learner()))
+    assert not bench.enter(bench.gate(Learner()), inside=outer).measured
+    assert outer.alone
+
+
 def test_with_an_initial_estimate_nobody_waits() -> None:
     bench = Bench()
     bench.use(0, limit=1 << 30)
@@ -602,7 +616,11 @@ def test_every_decision_of_the_slow_path_is_news() -> None:
     ticket.late(bench.now)
     bench.use(100)
     ticket.claim(bench.now)
-    assert [(each.decision, round(each.waited)) for each in gate.news] == [("forced", 0), ("rejected", 2), ("waited", 2)]
+    assert [(each.decision, round(each.waited)) for each in gate.news] == [
+        ("forced", 0),
+        ("rejected", 2),
+        ("waited", 2),
+    ]
     gate.release(first)
 
 

@@ -26,7 +26,10 @@ WALL = 1_700_000_000.0
             [Quota(59, 1.0, tokens=False), Quota(149984, 360.0, tokens=True)],
         ),
         ({"X-RateLimit-Remaining-Requests": "0", "X-RateLimit-Reset-Requests": "20ms"}, [Quota(0, 0.02, tokens=False)]),
-        ({"x-ratelimit-remaining-requests": "7", "x-ratelimit-reset-requests": "1h2m3.5s"}, [Quota(7, 3723.5, tokens=False)]),
+        (
+            {"x-ratelimit-remaining-requests": "7", "x-ratelimit-reset-requests": "1h2m3.5s"},
+            [Quota(7, 3723.5, tokens=False)],
+        ),
         (
             {
                 "anthropic-ratelimit-requests-remaining": "3",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from datetime import timedelta
 from email.utils import formatdate
 from pathlib import Path
@@ -63,6 +64,22 @@ def test_a_number_without_end_is_longer_than_anybody_waits(digits):
     assert asked(digits) == math.inf
 
 
+def test_the_longest_number_that_is_one():
+    assert asked("9" * 12) == 999_999_999_999
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the system has one time zone")
+def test_a_date_without_a_zone_is_of_greenwich_and_not_of_here(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        time.tzset()
+        try:
+            assert asked("Sat Jan  1 00:00:30 2000") == 30.0
+        finally:
+            patch.undo()
+            time.tzset()
+
+
 def test_leading_zeros_do_not_make_a_number_long():
     assert asked("0" * 100 + "5") == 5.0
 
@@ -96,6 +113,7 @@ def test_the_header_is_found_on_the_error_on_its_response_and_in_boto():
     ("attributes", "seconds"),
     [
         ({"retry_after": 2}, 2.0),
+        ({"retry_after": 0}, 0.0),
         ({"retry_after": 2.5}, 2.5),
         ({"retry_after": timedelta(minutes=1)}, 60.0),
         ({"retry_after_s": 3}, 3.0),

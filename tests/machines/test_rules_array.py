@@ -190,6 +190,22 @@ def test_dtypes(spec: object, dtype: str, fine: bool) -> None:
     assert (text(Array(dtype=spec), np.zeros(2, dtype)) == "") is fine
 
 
+def test_a_dtype_that_knows_nothing_of_a_name_is_another_one() -> None:
+    class Strange:
+        isnative = True
+        name = "strange"
+
+        def __eq__(self, other: object) -> bool:
+            raise TypeError
+
+        __hash__ = object.__hash__
+
+    class Value:
+        shape, dtype = (), Strange()
+
+    assert text(Array(dtype="float32"), Value()) == "f(x): dtype: expected float32, got strange"
+
+
 def test_masked_entries_are_missing_and_break_no_rule() -> None:
     array = np.ma.masked_invalid([1.0, np.nan, 3.0])
     assert text(Array(finite=True, ge=0), array) == ""

@@ -60,15 +60,15 @@ class StoreMachine(RuleBasedStateMachine):
         if not change.stored:
             return
         self.drop(shard, key)
-        self.ring.append([shard, key, size, self.now + ttl, tag, False])
         for gone, reason in change.gone:  # which of the expired ones are swept is the store's own affair
             if reason == "expired":
                 assert self.now >= gone.dead
                 self.drop(*gone.value)
-        while len(self.ring) > self.bounds.max_entries:
+        while len(self.ring) >= self.bounds.max_entries:
             self.evict()
-        while limit is not None and sum(row[2] for row in self.ring) > limit and len(self.ring) > 1:
+        while limit is not None and sum(row[2] for row in self.ring) + size > limit:
             self.evict()
+        self.ring.append([shard, key, size, self.now + ttl, tag, False])
 
     @rule(shard=st.integers(0, 1), key=st.integers(0, 4))
     def read(self, shard, key):
@@ -124,7 +124,9 @@ TestStoreAgainstModel.settings = settings(deadline=None, stateful_step_count=30)
 
 
 def put(store, shard, key, **options):
-    return store.put(shard, key, entry(key, **options), Bounds(options.pop("limit", 3)), options.get("now", 0.0), Lease())
+    return store.put(
+        shard, key, entry(key, **options), Bounds(options.pop("limit", 3)), options.get("now", 0.0), Lease()
+    )
 
 
 def test_what_was_read_since_it_was_stored_outlives_what_was_not():
@@ -148,7 +150,17 @@ def test_one_write_looks_at_a_bounded_number_of_entries_even_if_all_were_read():
         each.used = True
     change = store.put(shard, 100, entry(), Bounds(100), 0.0, Lease())
     assert [gone.key for gone, _ in change.gone] == [CHANCES]
-    assert sum(not each.used for each in shard.entries.values()) == CHANCES + 1
+    assert sum(not each.used for each in shard.entries.values()) == CHANCES + 1  # and the new one
+
+
+def test_a_new_entry_is_never_its_own_victim():
+    store = Store()
+    shard = Shard(store)
+    for key in range(9):
+        store.put(shard, key, entry(size=4), Bounds(2, 8), 0.0, Lease())
+        assert key in shard.entries
+        for each in shard.entries.values():
+            each.used = True
 
 
 def test_expired_entries_are_swept_by_writes_without_being_read():

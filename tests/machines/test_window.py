@@ -52,7 +52,11 @@ def test_the_last_calls_are_counted_exactly(outcomes: list[str], size: int, mini
         if i == min(size, minimum):
             assert came_in, "the call that makes the minimum has to come in"
         last = outcomes[max(0, i - size) : i]
-        expected = len(last), sum(each in {"failed", "both"} for each in last), sum(each in {"slow", "both"} for each in last)
+        expected = (
+            len(last),
+            sum(each in {"failed", "both"} for each in last),
+            sum(each in {"slow", "both"} for each in last),
+        )
         if came_in:
             assert window.tally(0.0)[:3] == expected
         assert window.read(0.0)[:3] == expected

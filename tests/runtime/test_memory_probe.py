@@ -50,7 +50,9 @@ class Tree:
         self.write("proc/self/mountinfo", mount)
         self.write("proc/self/cgroup", f"7:cpu,cpuacct:/x\n4:memory:{group}\n0::/\n")
 
-    def group2(self, path: str, *, limit: str | int = "max\n", high: str | int = "max\n", usage: int = 0, stat: str = "") -> None:
+    def group2(
+        self, path: str, *, limit: str | int = "max\n", high: str | int = "max\n", usage: int = 0, stat: str = ""
+    ) -> None:
         base = f"sys/fs/cgroup{path}".rstrip("/")
         self.write(f"{base}/memory.max", limit)
         self.write(f"{base}/memory.high", high)
@@ -221,7 +223,10 @@ def test_a_namespace_that_hides_our_group_falls_back_to_the_mount_and_says_so_on
     for _ in range(3):
         assert binding(probe.read()) == (MIB, 100 * MIB)
         tree.now += 2 * LOOK_AGAIN
-    assert [record.message.startswith("asyncguard: the memory cgroup of this process is outside") for record in caplog.records] == [True]
+    assert [
+        record.message.startswith("asyncguard: the memory cgroup of this process is outside")
+        for record in caplog.records
+    ] == [True]
 
 
 def test_octal_escapes_in_the_mount_table_are_read(tree: Tree) -> None:
@@ -324,7 +329,9 @@ def test_garbage_for_a_usage_leaves_the_level_out(tree: Tree) -> None:
     assert binding(tree.probe().read())[1] == 8192 * MIB
 
 
-@pytest.mark.parametrize("garbage", ["", "\n", "a b c\n", "1 2 3 4 5 6\n", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2\n"])
+@pytest.mark.parametrize(
+    "garbage", ["", "\n", "a b c\n", "1 2 3 4 5 6\n", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2\n"]
+)
 def test_garbage_in_the_mount_table_leaves_the_machine(tree: Tree, garbage: str) -> None:
     tree.v2("/app", garbage)
     tree.write("proc/self/cgroup", "0::/app\nbroken\n")

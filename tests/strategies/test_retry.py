@@ -109,6 +109,12 @@ def test_the_delays_are_those_of_the_backoff(colour):
     assert flaky.pauses == pytest.approx([1, 3, 9, 20])
 
 
+def test_the_jitter_can_be_a_function_of_the_delay(colour):
+    flaky = Flaky(3)
+    run_both(retry(initial_delay=1, jitter=lambda delay: delay + 0.5), flaky, colour)
+    assert flaky.pauses == pytest.approx([1.5, 2.5, 4.5])
+
+
 def test_jitter_comes_from_the_clock_so_tests_can_seed_it():
     def pauses(seed):
         flaky = Flaky(4)

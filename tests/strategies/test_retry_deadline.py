@@ -13,6 +13,7 @@ import pytest
 from asyncguard import (
     CallTimeoutError,
     CircuitOpenError,
+    DeadlineExceededError,
     RateLimitedError,
     RetryBudget,
     deadline,
@@ -163,6 +164,20 @@ def test_a_sleep_that_takes_too_long_starts_no_attempt():
     assert "1 attempt in 3601.00 s, gave up: deadline" in note(raised.value)
 
 
+def test_a_sleep_that_takes_too_long_after_an_unwanted_result_is_a_deadline_that_is_over():
+    service = Service(None, None)
+
+    with testing.virtual_clock() as virtual:
+        virtual.sleep_sync = lambda seconds: virtual.advance(seconds + 3_600)
+        with (
+            pytest.raises(CallTimeoutError, match="the block"),
+            deadline(100),
+            pytest.raises(DeadlineExceededError, match="the deadline was over before attempt 2"),
+        ):
+            retry(on_result=lambda result: result is None)(service.sync)()
+    assert len(service.times) == 1
+
+
 # --- Retry-After ------------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +292,18 @@ def test_a_partition_given_to_the_pipeline_is_the_partition():
     with testing.virtual_clock(), testing.record_events() as heard:
         assert fetch("a") == "ok"
         assert fetch("b") == "b"
+    assert {event.partition for event in heard} == {"a"}
+
+
+def test_a_partition_given_to_the_pipeline_is_the_partition_of_async_code_too(backend):
+    service = Service(Throttled(20))
+
+    @guard(retry(jitter="none"), partition=lambda host: host)
+    async def fetch(host):
+        return await service.call()
+
+    with testing.record_events() as heard:
+        assert testing.run(lambda: fetch("a"), backend=backend) == "ok"
     assert {event.partition for event in heard} == {"a"}
 
 

@@ -481,6 +481,20 @@ def test_configure_and_override_change_what_runs() -> None:
         run(use, 3)
 
 
+def test_an_override_of_rules_from_hints_and_back() -> None:
+    strategy = validate_input()
+
+    @strategy
+    def use(x: int) -> Any:
+        return x
+
+    with strategy.override(mode="observe"):
+        assert use("3") == "3"  # type: ignore[arg-type]
+    assert use("3") == 3  # type: ignore[arg-type]
+    with strategy.override(fallback=0):
+        assert use("no") == 0  # type: ignore[arg-type]
+
+
 def test_a_bad_configuration_changes_nothing() -> None:
     strategy = validate_input(x=RULE)
     use = strategy(_identity)
@@ -504,6 +518,7 @@ def test_an_async_generator_is_checked_at_the_call_and_stays_one() -> None:
 
     assert inspect.isasyncgenfunction(Model.stream)
     assert inspect.isasyncgenfunction(Model().stream)
+    assert "Model.stream" in repr(Model.stream)
     assert str(inspect.signature(Model().stream)) == "(x: 'object', count: 'Any' = 2) -> 'AsyncIterator[int]'"
     with pytest.raises(InputValidationError, match=r"stream\(x\)"):
         Model().stream(BAD)

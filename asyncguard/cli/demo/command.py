@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asyncguard.cli.demo.corpus import Document, documents
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
@@ -31,7 +33,7 @@ def run(asked: argparse.Namespace) -> int:
         return _complain(problem)
     signals: list[int] = []
     try:
-        results = asyncio.run(_all(names, asked, signals))
+        results = asyncio.run(_all(names, asked, documents(asked.documents), signals))
     except (asyncio.CancelledError, KeyboardInterrupt):
         number = signal.Signals(signals[0] if signals else signal.SIGINT)
         return _complain(f"interrupted by {number.name}; everything it had started is gone", SIGNALLED + number)
@@ -71,13 +73,15 @@ def _complain(message: str, status: int = CANNOT) -> int:
     return status
 
 
-async def _all(names: Sequence[str], asked: argparse.Namespace, signals: list[int]) -> list[Result]:
+async def _all(
+    names: Sequence[str], asked: argparse.Namespace, texts: list[Document], signals: list[int]
+) -> list[Result]:
     from asyncguard.cli.demo.progress import Progress
     from asyncguard.cli.demo.run import Settings, run
 
     _leave_on_signals(signals)
-    settings = Settings(documents=asked.documents, seed=asked.seed, faults=asked.faults, keep=asked.keep)
-    return [await run(settings, name, Progress()) for name in names]
+    settings = Settings(seed=asked.seed, faults=asked.faults, keep=asked.keep)
+    return [await run(settings, name, texts, Progress()) for name in names]
 
 
 def _leave_on_signals(signals: list[int]) -> None:

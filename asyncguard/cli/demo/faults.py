@@ -78,7 +78,7 @@ def keys_of(batches: Iterable[Sequence[str]]) -> list[str]:
     return [key for batch in listed for key in [key for key in batch if times[key] == 1][:1]]
 
 
-def deal(seed: int, level: Level, keys: Sequence[str]) -> Schedule:
+def deal(seed: int, level: Level, keys: Sequence[str], *, outage_after: int) -> Schedule:
     """Choose the batches, and deal them the kinds in turn, so that each kind comes as often as any other."""
     rng = random.Random(seed)
     unlucky = rng.sample(keys, k=round(level.share * len(keys)))
@@ -88,7 +88,7 @@ def deal(seed: int, level: Level, keys: Sequence[str]) -> Schedule:
         faults[key].append(deck[place % len(deck)])
         while len(faults[key]) < level.most and rng.random() < level.again:
             faults[key].append(rng.choice(KINDS))
-    return Schedule(faults, outage_after=round(0.55 * len(keys)), outage_seconds=level.outage)
+    return Schedule(faults, outage_after=outage_after, outage_seconds=level.outage)
 
 
 class Injector:

@@ -30,14 +30,19 @@ class Progress:
 
     async def watch(self, job: Job, journal: Journal, total: int) -> None:
         """Until cancelled."""
-        while True:
-            line = status_line(job, journal, total)
-            if self.terminal:
-                self.out.write(f"\r\x1b[K{line}")
-                self.out.flush()
-            else:
-                self.say(line)
-            await asyncio.sleep(EVERY_TERMINAL if self.terminal else EVERY_PLAIN)
+        try:
+            while True:
+                self._show(status_line(job, journal, total))
+                await asyncio.sleep(EVERY_TERMINAL if self.terminal else EVERY_PLAIN)
+        finally:
+            self._show("")
+
+    def _show(self, line: str) -> None:
+        if self.terminal:
+            self.out.write(f"\r\x1b[K{line}")
+            self.out.flush()
+        elif line:
+            self.say(line)
 
 
 def status_line(job: Job, journal: Journal, total: int) -> str:

@@ -77,7 +77,8 @@ def _faults(result: Result) -> str:
     lines = ["Faults by the service's own log, and what handled each (call.attempt)"]
     for row in facts.by_fault(result.handled):
         by = "; ".join(f"{count}x {what}" for what, count in row.by)
-        lines.append(f"  {len(row.ids):>3} {MEANING[row.fault]:<29} {by}")
+        first = f"  {len(row.ids):>3} {MEANING[row.fault]:<29} {by}"
+        lines.append(textwrap.fill(first, WIDTH, subsequent_indent=" " * 36))
         lines.append(textwrap.fill(" ".join(row.ids), WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6))
     if result.database_paused:
         start, end = result.database_paused

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncguard import subscribe
 from asyncguard.cli.demo import audit, database, faults, job, referee
-from asyncguard.cli.demo.corpus import QUESTIONS, documents
+from asyncguard.cli.demo.corpus import QUESTIONS
 from asyncguard.cli.demo.journal import Journal, Sample
 from asyncguard.cli.demo.parts import Parts
 from asyncguard.cli.demo.pipeline import Answer
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from asyncguard.cli.demo.progress import Progress
 
 DATABASE_PAUSE = 1.5  # seconds
+OUTAGE_AT = 0.5  # of the batches; questions count too, so a little earlier
 SAMPLE_EVERY = 0.1
 
 
@@ -41,11 +42,9 @@ SAMPLE_EVERY = 0.1
 class Settings:
     """What the command line asked for."""
 
-    documents: int = 1000
     seed: int = 7
     faults: str = "mild"
     keep: bool = False
-    out: Path = Path()
 
 
 @dataclass(slots=True)
@@ -103,15 +102,14 @@ def variant_named(name: str) -> type[Variant]:
     return Guarded
 
 
-async def run(settings: Settings, name: str, progress: Progress) -> Result:
+async def run(settings: Settings, name: str, texts: list[Document], progress: Progress) -> Result:
     """Run one variant. However this is left, nothing of it stays."""
     import aiohttp
 
     variant = variant_named(name)
     journal = Journal(guarded=name == "guarded")
-    progress.say(f"{name}: starting PostgreSQL and the embedding service, reading docstrings")
+    progress.say(f"{name}: starting PostgreSQL and the embedding service")
     async with Parts.started(keep=settings.keep) as parts:
-        texts = await asyncio.to_thread(documents, settings.documents)
         with _logging_to(parts.folder / "asyncguard.log"):
             async with (
                 _running(parts, schedule(settings, texts)) as up,
@@ -145,8 +143,10 @@ def _logging_to(path: Path) -> Generator[None, None, None]:
 
 def schedule(settings: Settings, texts: list[Document]) -> faults.Schedule:
     """The same for every variant."""
-    asked = [[one.text for one in batch] for batch in job.batches(texts)] + [[question] for question in QUESTIONS]
-    return faults.deal(settings.seed, faults.LEVELS[settings.faults], faults.keys_of(asked))
+    batches = [[one.text for one in batch] for batch in job.batches(texts)]
+    keys = faults.keys_of(batches + [[question] for question in QUESTIONS])
+    half_way = round(OUTAGE_AT * len(batches))
+    return faults.deal(settings.seed, faults.LEVELS[settings.faults], keys, outage_after=half_way)
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,248 @@
+"""The corners of running flights: loops that end, threads that are not to be had, works in other loops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+import trio
+
+import asyncguard as ag
+from asyncguard._machines.flight import Flights, State, Work
+from asyncguard._runtime import flights, flights_sync
+from asyncguard._runtime.flights_sync import Background, ThreadHandle
+from asyncguard._runtime.parking import ThreadSpot
+
+
+def until(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.001)
+    raise AssertionError("it never came true")
+
+
+def in_thread(target):
+    thread = threading.Thread(target=target)
+    thread.start()
+    return thread
+
+
+def test_a_task_that_cannot_be_started_leaves_its_flight_lost():
+    ended = []
+
+    async def run():
+        raise AssertionError("never runs")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        def refuse(loop, coroutine, **options):
+            raise RuntimeError("no more tasks")
+
+        loop.set_task_factory(refuse)
+        try:
+            with pytest.raises(RuntimeError, match="no more tasks"):
+                flights.start(Work(), run, ended.append)
+        finally:
+            loop.set_task_factory(None)
+
+    asyncio.run(main())
+    assert ended == [None]
+
+
+def test_stopping_a_work_that_has_not_begun_does_nothing():
+    asyncio.run(flights.stop(Work()))
+
+
+class Both:
+    """One cached function, for asyncio and trio at once."""
+
+    def __init__(self):
+        self.calls, self.go = 0, threading.Event()
+        self.cache = ag.cache_result(60)
+        self.ended = []
+        self.fn = self.cache(self.make())
+
+    def make(self):
+        async def fn(x: int) -> int:
+            self.calls += 1
+            sleep = trio.sleep if trio.lowlevel.in_trio_task() else asyncio.sleep
+            try:
+                while not self.go.is_set():
+                    await sleep(0.001)
+            finally:
+                self.ended.append(sleep)
+            return x
+
+        return fn
+
+
+def test_the_last_waiter_on_asyncio_cancels_the_work_on_trio():
+    both = Both()
+
+    async def leads():
+        with trio.move_on_after(5) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(both.fn, 1)
+                await trio.to_thread.run_sync(until, lambda: both.cache.info().joined == 1)
+                nursery.cancel_scope.cancel()
+            await trio.to_thread.run_sync(until, lambda: both.ended)
+        assert not scope.cancelled_caught
+
+    async def follows():
+        await asyncio.to_thread(until, lambda: both.calls == 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(both.fn(1), 0.1)
+
+    thread = in_thread(lambda: trio.run(leads))
+    asyncio.run(follows())
+    thread.join()
+    assert both.ended == [trio.sleep]
+
+
+def test_a_follower_of_a_trio_run_that_has_ended_leads_itself():
+    both = Both()
+
+    async def leads():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(both.fn, 1)
+            await trio.to_thread.run_sync(until, lambda: both.cache.info().joined == 1)
+            nursery.cancel_scope.cancel()
+
+    async def follows():
+        await asyncio.to_thread(until, lambda: both.calls == 1)
+        task = asyncio.create_task(both.fn(1))
+        await asyncio.to_thread(until, lambda: both.calls == 2)
+        both.go.set()
+        return await task
+
+    thread = in_thread(lambda: trio.run(leads))
+    assert asyncio.run(follows()) == 1
+    thread.join()
+
+
+def test_a_trio_handle_of_a_run_that_is_over_is_dead_and_cannot_be_cancelled():
+    handles = []
+
+    async def main():
+        handles.append(flights.TrioHandle(trio))
+
+    trio.run(main)
+    assert not handles[0].alive()
+    handles[0].cancel()
+    assert not handles[0].here()
+
+
+def test_a_task_handle_of_a_closed_loop_cannot_be_cancelled_and_that_is_fine():
+    async def main():
+        return flights.TaskHandle(asyncio.get_running_loop(), asyncio.current_task())
+
+    handle = asyncio.run(main())
+    handle.cancel()
+    assert not handle.alive()
+
+
+def test_a_waiter_looks_now_and_then_whether_the_work_in_another_loop_is_alive(monkeypatch):
+    monkeypatch.setattr(flights, "_FOREIGN", 0.01)
+    table, work = Flights(), Work()
+
+    class Handle:
+        looks = 0
+
+        def cancel(self):
+            pass
+
+        def alive(self):
+            self.looks += 1
+            return self.looks < 3
+
+    work.handle = Handle()
+    from asyncguard._runtime.parking import async_spot
+
+    async def main():
+        spot = async_spot()
+        flight, _ = table.join("k", spot, work=work)
+        await flights.wait(table, [flight], spot)
+        return flight.state
+
+    assert asyncio.run(main()) is State.LOST
+    work.handle.looks = 0
+
+
+def test_a_thread_does_not_wait_for_a_dead_one(monkeypatch):
+    table, work = Flights(), Work()
+    spot = ThreadSpot()
+    flight, _ = table.join("k", spot, work=work)
+
+    def leader():
+        work.handle = ThreadHandle()
+
+    in_thread(leader).join()
+    spot.wake()  # whatever woke it: it looks
+    assert flights_sync.wait(table, [flight], spot)
+    assert flight.state is State.LOST
+    work.handle.cancel()
+
+
+# --- refreshes in threads ---------------------------------------------------------------------------------------------
+
+
+def test_refreshes_run_in_few_threads_and_too_many_are_lost_at_once():
+    background, go, ran, ended = Background(), threading.Event(), [], []
+
+    def run():
+        go.wait(10)
+        ran.append(threading.current_thread())
+
+    for _ in range(100):
+        background.submit(Work(), run, ended.append, 5.0)
+    until(lambda: len(background._jobs) <= 60 or len(ended) > 30)
+    go.set()
+    until(lambda: len(ran) + len(ended) == 100)
+    assert len(set(ran)) <= 4
+    assert 0 < len(ended) < 40
+    background.close()
+    assert not background._threads
+
+
+def test_a_refresh_that_is_interrupted_does_not_end_its_thread():
+    background, ran, ended = Background(), [], []
+
+    def interrupted():
+        raise SystemExit
+
+    background.submit(Work(), interrupted, ended.append, 5.0)
+    background.submit(Work(), lambda: ran.append(1), ended.append, 5.0)
+    until(lambda: ran)
+    assert ended == [None]
+    background.close()
+
+
+def test_closing_drops_what_waits_and_says_so():
+    background, go, ended = Background(), threading.Event(), []
+    for _ in range(10):
+        background.submit(Work(), lambda: go.wait(10), ended.append, 5.0)
+    until(lambda: len(background._jobs) == 6)
+    closer = in_thread(background.close)
+    until(lambda: len(ended) == 6)
+    go.set()
+    closer.join()
+
+
+def test_where_no_thread_is_to_be_had_the_refresh_is_lost(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    ended = []
+    Background().submit(Work(), lambda: None, ended.append, 5.0)
+    assert ended == [None]
+
+
+def test_a_refresh_in_a_thread_that_hangs_is_not_counted_on_for_ever():
+    handle = ThreadHandle(until=time.monotonic() - 1)
+    assert not handle.alive()
+    assert ThreadHandle().alive()

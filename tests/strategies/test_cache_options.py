@@ -1,0 +1,83 @@
+"""Every option of the caches is checked when the cache is made, with a message that names it."""
+
+from __future__ import annotations
+
+import math
+from contextvars import ContextVar
+from datetime import timedelta
+
+import pytest
+
+import asyncguard as ag
+
+BAD = [
+    ({"ttl": 0}, ValueError),
+    ({"ttl": -1}, ValueError),
+    ({"ttl": math.nan}, ValueError),
+    ({"ttl": math.inf}, ValueError),
+    ({"ttl": True}, ValueError),
+    ({"ttl": None}, TypeError),
+    ({"ttl": "10m"}, ValueError),
+    ({"ttl": timedelta(0)}, ValueError),
+    ({"max_entries": 0}, ValueError),
+    ({"max_entries": 1.5}, ValueError),
+    ({"max_entries": True}, ValueError),
+    ({"max_bytes": 0}, ValueError),
+    ({"key": "text"}, TypeError),
+    ({"stale_while_revalidate": -1}, ValueError),
+    ({"stale_while_revalidate": math.nan}, ValueError),
+    ({"stale_if_error": True}, ValueError),
+    ({"negative_ttl": -1}, ValueError),
+    ({"cache_if": 5}, TypeError),
+    ({"refresh_at": 0}, ValueError),
+    ({"refresh_at": 1.1}, ValueError),
+    ({"refresh_at": True}, ValueError),
+    ({"ignore": 5}, TypeError),
+    ({"ignore": (5,)}, TypeError),
+    ({"vary_on": 5}, TypeError),
+    ({"vary_on": ("tenant",)}, TypeError),
+    ({"version": 5}, TypeError),
+    ({"tags": 5}, TypeError),
+    ({"tags": (5,)}, TypeError),
+    ({"isolation": "deep"}, ValueError),
+    ({"on_abandon": "ignore"}, ValueError),
+    ({"store": object()}, TypeError),
+    ({"mode": "on"}, ValueError),
+]
+IDS = [f"{next(iter(bad))}={next(iter(bad.values()))!r:.20}" for bad, _ in BAD]
+
+
+@pytest.mark.parametrize(("bad", "kind"), BAD, ids=[f"{at}-{name}" for at, name in enumerate(IDS)])
+@pytest.mark.parametrize("factory", [ag.cache_result, ag.cache_items], ids=["result", "items"])
+def test_a_wrong_option_is_refused_and_named(factory, bad, kind):
+    with pytest.raises(kind, match=next(iter(bad))):
+        factory(**{"ttl": 60, **bad})
+
+
+@pytest.mark.parametrize("bad", [{"over": ""}, {"over": 5}, {"max_batch": 0}, {"max_batch": True}], ids=range(4))
+def test_a_wrong_option_of_cache_items_is_refused_and_named(bad):
+    with pytest.raises((ValueError, TypeError), match=next(iter(bad))):
+        ag.cache_items(60, **bad)
+
+
+def test_an_ignored_name_that_is_no_parameter_is_refused_at_decoration():
+    with pytest.raises(ValueError, match="ignore must name parameters .*'session'"):
+        ag.cache_result(60, ignore="session")(lambda text: text)
+
+
+@pytest.mark.parametrize("ttl", [math.nan, "10", True])
+def test_a_wrong_duration_from_the_result_reaches_the_caller(ttl):
+    fn = ag.cache_result(lambda value: ttl)(lambda x: x)
+    with pytest.raises(ValueError, match="the result of ttl must be"):
+        fn(1)
+
+
+def test_durations_are_normalised_to_seconds():
+    options = ag.cache_result(timedelta(minutes=1), negative_ttl=timedelta(seconds=2), vary_on=ContextVar("v"), ignore="a").options
+    assert (options.ttl, options.negative_ttl, options.ignore, len(options.vary_on)) == (60.0, 2.0, ("a",), 1)
+
+
+def test_options_can_be_set_again_and_stay_what_they_are():
+    cache = ag.cache_items(timedelta(minutes=1), over="xs", ignore="a", tags="t")
+    cache.configure(max_batch=5)
+    assert (cache.options.ttl, cache.options.ignore, cache.options.tags, cache.options.max_batch) == (60.0, ("a",), ("t",), 5)
