@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from asyncguard._machines.classify import register_classifier as register_classifier
     from asyncguard._machines.rates import Rate as Rate
     from asyncguard._machines.rules import Array as Array
-    from asyncguard._machines.rules import Column as Column
     from asyncguard._machines.rules import Columns as Columns
     from asyncguard._machines.rules import Keys as Keys
     from asyncguard._passage import current_permit as current_permit
@@ -61,7 +60,7 @@ _HOME = {
     "_machines.budget": ("RetryBudget",),
     "_machines.classify": ("TRANSIENT", "classify", "register_classifier"),
     "_machines.rates": ("Rate",),
-    "_machines.rules": ("Array", "Column", "Columns", "Keys"),
+    "_machines.rules": ("Array", "Columns", "Keys"),
     "_pipeline": ("Pipeline", "guard", "pipeline_of"),
     "_runtime.colour": ("as_async",),
     "_runtime.deadlines": ("detached", "remaining"),

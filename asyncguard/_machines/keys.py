@@ -34,7 +34,7 @@ def freeze(value: Any) -> Hashable:
     An exact `int` or `str` stands for itself (the driver's fast path relies on it), everything else is a tuple that
     begins with a type. Raises UnkeyableError for a value that equals only itself, is nested too deep, or cyclic.
     """
-    kind: type[Any] = type(value)
+    kind: Any = type(value)
     if kind is str or kind is int:
         return value  # type: ignore[no-any-return]
     freezer = _FREEZERS.get(kind) or _resolved(kind)
@@ -70,7 +70,7 @@ def _resolve(kind: type) -> Freezer:
 
 
 def _refused(value: Any) -> Hashable:
-    kind: type[Any] = type(value)
+    kind: Any = type(value)
     raise UnkeyableError(kind, "equals only itself")
 
 

@@ -44,7 +44,7 @@ def _frame(value: Any, kind: type, freeze: Freeze) -> Hashable:
 
 
 def _index(value: Any, freeze: Freeze) -> Hashable:
-    kind: type[Any] = type(value)
+    kind: Any = type(value)
     names = freeze(tuple(value.names))
     if value.nlevels > 1:
         levels = [_values(value.get_level_values(level), freeze) for level in range(value.nlevels)]
@@ -75,7 +75,7 @@ def _polars(kind: type) -> Freezer | None:
 
 def _ipc(frame: Any) -> bytes:
     out = io.BytesIO()
-    kind: type[Any] = type(frame)
+    kind: Any = type(frame)
     try:
         frame.rechunk().write_ipc(out)
     except Exception as error:

@@ -60,7 +60,7 @@ def _model(kind: type, value: Any, freeze: Freeze) -> Hashable:
     return (kind, content, freeze(value.__pydantic_extra__))
 
 
-def _declared(kind: type) -> tuple[tuple[str, ...], bool] | None:
+def _declared(kind: Any) -> tuple[tuple[str, ...], bool] | None:
     """Return the names of the fields, and whether they are all that the objects have (the class declared them)."""
     if dataclasses.is_dataclass(kind):
         return tuple([each.name for each in dataclasses.fields(kind)]), "__dataclass_fields__" in vars(kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ def kept_on(owner: object) -> dict[Hashable, Any] | None:
     attributes: Any = getattr(owner, "__dict__", None)
     if not isinstance(attributes, dict):
         return None
-    kept: dict[str, Any] = attributes
+    kept = cast("dict[str, Any]", attributes)
     held: _Held | None = kept.get(_ATTRIBUTE)
     if held is None or held.owner is None or held.owner() is not owner:
         try:

@@ -115,9 +115,9 @@ class CacheOptions(Options):
         self.set("ignore", _names("ignore", self.ignore))
         given: Any = self.vary_on
         variables: Any = (given,) if isinstance(given, ContextVar) else given
-        if not isinstance(variables, tuple | list) or not all(isinstance(each, ContextVar) for each in cast("Any", variables)):
+        if not _all_are(ContextVar, variables, (tuple, list)):
             raise checks.wrong_type("vary_on", given, "a ContextVar or a tuple of them")
-        self.set("vary_on", tuple(cast("Any", variables)))
+        self.set("vary_on", tuple(variables))
         version: Any = self.version
         if version is not None and not isinstance(version, str):
             raise checks.wrong_type("version", self.version, "a string")
@@ -169,6 +169,10 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 def _names(option: str, value: Any) -> tuple[str, ...]:
     names: Any = (value,) if isinstance(value, str) else value
-    if not isinstance(names, tuple | list | set | frozenset) or not all(isinstance(each, str) for each in cast("Any", names)):
+    if not _all_are(str, names, (tuple, list, set, frozenset)):
         raise checks.wrong_type(option, value, "a name or a tuple of names")
-    return tuple(cast("Any", names))
+    return tuple(names)
+
+
+def _all_are(kind: Any, members: Any, containers: tuple[Any, ...]) -> bool:
+    return isinstance(members, containers) and all(isinstance(each, kind) for each in cast("Any", members))

@@ -23,7 +23,7 @@ def refuse(name: str, value: Any) -> None:
     if not is_used_once(value):
         return
     close = getattr(value, "close", None)
-    kind: type[Any] = type(value)
+    kind: Any = type(value)
     if issubclass(kind, Awaitable) and callable(close):
         close()  # else Python warns that the coroutine was never awaited
     raise TypeError(
@@ -79,7 +79,7 @@ def _frozen(value: Any, depth: int) -> Any:
         return value
     if isinstance(value, numpy.ndarray):
         return _read_only(value)
-    kind: type[Any] = type(value)
+    kind: Any = type(value)
     if kind is dict:
         return {key: each if type(each) in _ATOMS else _frozen(each, depth - 1) for key, each in value.items()}
     if kind is list or kind is tuple:
@@ -95,7 +95,7 @@ def _read_only(array: Any) -> Any:
 
 def _deep(value: Any) -> Any:
     """Copy a value; atoms and builtin containers by hand, which is ten times cheaper than `copy.deepcopy`."""
-    kind: type[Any] = type(value)
+    kind: Any = type(value)
     if kind in _ATOMS:
         return value
     if kind is list:
@@ -122,7 +122,7 @@ def _size(value: Any, depth: int) -> int:
         return max(own, buffer + _HEADER)  # an array counts its buffer itself if it owns it, and not if it is a view
     if depth == 0:
         return own
-    kind: type[Any] = type(value)
+    kind: Any = type(value)
     if issubclass(kind, dict):
         return own + _members(list(value.keys()), depth) + _members(list(value.values()), depth)
     if issubclass(kind, list | tuple | set | frozenset):

@@ -48,9 +48,10 @@ class MonitorOptions(Options):
 
 
 def _names(option: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(each, str) and each for each in value):
+    names: list[Any] = list(value) if isinstance(value, tuple | list | set | frozenset) else [None]
+    if not all(isinstance(each, str) and each for each in names):
         raise checks.wrong_type(option, value, "a tuple of names, such as ('model', 'options.language')")
-    return tuple(value)
+    return tuple(names)
 
 
 def _patterns(value: Any) -> tuple[str, ...]:

@@ -76,6 +76,19 @@ def test_calls_of_long_ago_are_worth_nothing():
     assert allowance.left(3_600.0) == pytest.approx(0.2 * 100_000 * 10 / 3_600)
 
 
+def test_calls_of_long_ago_leave_the_window_one_second_after_the_other():
+    allowance = Allowance(1.0, 0.0, 0.0)
+    allowance.calls += 100.0
+    assert [allowance.left(now) for now in (100.0, 101.0, 105.0, 110.0)] == pytest.approx([10.0, 9.0, 5.0, 0.0])
+
+
+def test_a_shorter_window_is_shorter():
+    allowance = Allowance(0.0, 5.0, 7.0, 1.0)
+    assert withdrawn(allowance, 7.0) == 5
+    assert withdrawn(allowance, 7.99) == 0
+    assert withdrawn(allowance, 8.01) == 5
+
+
 def test_calls_just_before_the_first_look_count_in_full():
     allowance = Allowance(0.2, 0.0, 0.0)
     allowance.calls += 100.0

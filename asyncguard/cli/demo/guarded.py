@@ -61,9 +61,9 @@ embedding_service = guard(
     monitor("demo.embed"),
     validate_input(texts=Annotated[list[str], Len(1, 64)]),
     cache_items(3600, over="texts", max_entries=20_000),
-    timeout(120),
-    retry(on=worth_repeating, max_retries=10, max_delay=3, retry_rejected=True),
-    circuit_breaker(window=20, minimum_calls=10, open_for=1.0),
+    timeout(120),  # a batch job has time; a question brings its own, shorter deadline
+    retry(on=worth_repeating, max_retries=None, max_delay=3, retry_rejected=True),
+    circuit_breaker(window=20, minimum_calls=10, open_for=1.0, max_open_for=4.0),
     bulkhead(4, max_wait=30),
     memory_guard(limit=2**30, initial_estimate=2**20),
     rate_limit("12/s burst 4"),
