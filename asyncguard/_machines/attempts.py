@@ -110,7 +110,8 @@ class Attempts:
     def _wanted(self, error: Exception, kind: str) -> bool | float:
         on = self._policy.on
         if isinstance(on, tuple):
-            return isinstance(error, on)
+            # A group is one of these errors if every leaf of it is.
+            return isinstance(error, on) or (isinstance(error, ExceptionGroup) and error.split(on)[1] is None)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
         if on is TRANSIENT:
             return kind in TRANSIENT_KINDS
         return _answer("on", on(error))

@@ -69,7 +69,9 @@ class Binder:
         if kind in _VARIADIC:
             return _rest(parameter, left, kwargs)
         if left and kind is not inspect.Parameter.KEYWORD_ONLY:
-            return left.pop()  # if it is in kwargs as well, it is left over there, which is a mismatch
+            if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and parameter.name in kwargs:
+                raise MismatchError  # given twice
+            return left.pop()
         if parameter.name in kwargs and kind is not inspect.Parameter.POSITIONAL_ONLY:
             return kwargs.pop(parameter.name)
         if parameter.default is parameter.empty:

@@ -28,15 +28,15 @@ _PACK = struct.Struct("<d").pack
 _MOST_TYPES = 4096  # a program that makes classes at run time must not fill the table for ever
 
 
-def freeze(value: Any) -> Hashable:
+def freeze(value: object) -> Hashable:
     """Return a hashable stand-in for `value`, equal for equal values of the same type only.
 
     An exact `int` or `str` stands for itself (the driver's fast path relies on it), everything else is a tuple that
     begins with a type. Raises UnkeyableError for a value that equals only itself, is nested too deep, or cyclic.
     """
-    kind: Any = type(value)
+    kind = type(value)
     if kind is str or kind is int:
-        return value  # type: ignore[no-any-return]
+        return value
     freezer = _FREEZERS.get(kind) or _resolved(kind)
     try:
         return freezer(value)
@@ -69,9 +69,8 @@ def _resolve(kind: type) -> Freezer:
     return keys_builtins.rule(kind, freeze) or keys_objects.by_value(kind) or _refused
 
 
-def _refused(value: Any) -> Hashable:
-    kind: Any = type(value)
-    raise UnkeyableError(kind, "equals only itself")
+def _refused(value: object) -> Hashable:
+    raise UnkeyableError(type(value), "equals only itself")
 
 
 # --- the types that every call has ----------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def _frame(value: Any, kind: type, freeze: Freeze) -> Hashable:
 
 
 def _index(value: Any, freeze: Freeze) -> Hashable:
-    kind: Any = type(value)
+    kind = value.__class__
     names = freeze(tuple(value.names))
     if value.nlevels > 1:
         levels = [_values(value.get_level_values(level), freeze) for level in range(value.nlevels)]
@@ -75,11 +75,10 @@ def _polars(kind: type) -> Freezer | None:
 
 def _ipc(frame: Any) -> bytes:
     out = io.BytesIO()
-    kind: Any = type(frame)
     try:
         frame.rechunk().write_ipc(out)
     except Exception as error:
-        raise UnkeyableError(kind, f"cannot be written as Arrow data ({error})") from error
+        raise UnkeyableError(frame.__class__, f"cannot be written as Arrow data ({error})") from error
     return digests.of_bytes(out.getvalue())
 
 

@@ -8,7 +8,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 from asyncguard._machines.keys import keyable
 
@@ -46,15 +46,18 @@ def _culprit(annotation: Any) -> str | None:
     kind: Any = annotation if origin is None else origin
     if not isinstance(kind, type):
         return None
-    named = cast("type[Any]", kind)
-    return named.__qualname__ if _never(named) else None
+    return kind.__qualname__ if _never(kind) else None
 
 
-def _never(kind: Any) -> bool:
-    if issubclass(kind, _NEVER):
+def _never(kind: type) -> bool:
+    if _is_kind_of(kind, _NEVER):
         return not hasattr(kind, "__cache_key__")
     open_ended = kind in {object, Any} or abc.ABC in kind.__mro__ or inspect.isabstract(kind) or _is_protocol(kind)
     return not open_ended and not keyable(kind)
+
+
+def _is_kind_of(kind: type, bases: tuple[Any, ...]) -> bool:
+    return issubclass(kind, bases)
 
 
 def _is_protocol(kind: Any) -> bool:

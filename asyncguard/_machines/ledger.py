@@ -47,6 +47,7 @@ class Reservation:
     learned = False  # it was measured
     clean = True  # the measurement began on a clean heap
     alone = True  # nothing else ran during the measurement
+    pending = 0  # bytes that count as promised and cannot be in use yet: let in, but not told so far
     generation = 0
 
     def __init__(self, need: int) -> None:
@@ -96,6 +97,8 @@ class Ledger:
         self.looks = 0
         self.fresh_until = -math.inf
         self.reserved = 0
+        self.returned = 0  # given back since the last reading: it may still be in use, kept by the allocator
+        self._pending = 0
         self.running = 0
         self.ended = 0
         self._stalled = 0  # running, but only waiting for a call inside that waits here
@@ -111,16 +114,21 @@ class Ledger:
 
     # --- readings ---
 
-    def look(self, now: float, freed: int = 0) -> None:
-        """Take a new reading if the last one is too old, or if memory was given back (`freed` bytes)."""
+    def look(self, now: float, *, anew: bool = False, freed: int = 0) -> None:
+        """Take a new reading if the last one is too old.
+
+        Also, with `anew`, if bytes were given back since: a call that has ended need not have given its memory back to
+        the system, so a reading from before it ended is no ground to let in the next one. `freed` bytes are known to
+        have been given back.
+        """
         with self.lock:
-            if now < self.fresh_until and self.looks and not freed:
+            if now < self.fresh_until and self.looks and not freed and not (anew and self.returned):
                 return
             self.fresh_until = now + FRESH
-            before = self.reserved
+            before = self.reserved - self._pending
         reading = self._read()
         with self.lock:
-            self._book(reading, max(before, self.reserved), freed)
+            self._book(reading, max(before, self.reserved - self._pending), freed)
 
     def _book(self, reading: Reading, reserved: int, freed: int) -> None:
         kept: dict[str, Account] = {}
@@ -128,12 +136,13 @@ class Ledger:
             account = kept[level.name] = self.accounts.get(level.name) or Account(level)
             account.look(level, reserved, freed)
         self.accounts, self.source = kept, reading.source
+        self.returned = 0
         self.looks += 1
         self._changed = True
 
     def relieve(self, freed: int) -> list[Spot]:
         """Take note that `freed` bytes were given back to the system; return whom to wake."""
-        self.look(self.clock(), freed)
+        self.look(self.clock(), freed=freed)
         with self.lock:
             return self.settle()
 
@@ -155,7 +164,9 @@ class Ledger:
         reservation.generation = self.generation
         door.running += 1
         self.running += 1
-        self.reserved += reservation.need - reservation.lent
+        reservation.pending = reservation.need - reservation.lent
+        self._pending += reservation.pending
+        self.reserved += reservation.pending
         if reservation.parent is not None:
             reservation.parent.drawn += reservation.lent
         if self.measuring is not None and self.measuring not in reservation.callers():
@@ -163,6 +174,15 @@ class Ledger:
         if reservation.measured:
             self.measuring = reservation
             reservation.clean = self._clean_at == self.ended
+
+    def start(self, reservation: Reservation) -> None:
+        """The call that was let in starts now: from here on its bytes may be in use."""
+        with self.lock:
+            self._started(reservation)
+
+    def _started(self, reservation: Reservation) -> None:
+        self._pending -= reservation.pending
+        reservation.pending = 0
 
     def close(self, reservation: Reservation, door: Door) -> list[Spot]:
         """End a call: give back its bytes, return whom to wake."""
@@ -175,13 +195,16 @@ class Ledger:
             self.ended += 1
             if reservation.waiting or self.measuring is reservation:
                 self._unmark(reservation)
+            if reservation.pending:
+                self._started(reservation)
             if reservation.drawn or reservation.lent:
                 self._give_back(reservation)
             else:
                 self.reserved -= reservation.need
+                self.returned += reservation.need
             if not self.queue:
                 return []
-        self.look(self.clock())
+        self.look(self.clock(), anew=True)
         with self.lock:
             return self.settle()
 
@@ -195,6 +218,7 @@ class Ledger:
         if reservation.drawn:
             return
         self.reserved -= reservation.need - reservation.lent
+        self.returned += reservation.need - reservation.lent
         parent = reservation.parent
         if parent is not None and reservation.lent:
             parent.drawn -= reservation.lent

@@ -63,8 +63,8 @@ class Bounds:
 class Account:
     """One level as the ledger sees it: the last reading, and `base`, what is used without the calls now running.
 
-    With `reserved` bytes promised to running calls of which each has allocated between nothing and its share, the
-    base lies between `used - reserved` and `used`. It is moved no further than each reading proves: up to
+    With `reserved` bytes promised to calls that have started, of which each has allocated between nothing and its
+    share, the base lies between `used - reserved` and `used`. It is moved no further than each reading proves: up to
     `used - reserved` (caches have grown, a neighbour has come), down to `used`. With nothing running both are the same.
     """
 

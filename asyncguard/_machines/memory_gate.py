@@ -106,7 +106,8 @@ class MemoryGate:
         with ledger.lock:
             if self._looks != ledger.looks:
                 self._reckon()
-            if self.pressed or ledger.queue or ledger.measuring or ledger.reserved + need > self._room:
+            promised = ledger.reserved + ledger.returned
+            if self.pressed or ledger.queue or ledger.measuring or promised + need > self._room:
                 raise LookupError
             self.running += 1
             ledger.running += 1
@@ -125,7 +126,7 @@ class MemoryGate:
         `request.owner` the reservation of the guarded call around it, if there is one.
         """
         now = self._clock()
-        self.ledger.look(now)
+        self.ledger.look(now, anew=True)
         ticket = MemoryTicket(self, request, now)
         ticket.try_at_once()
         permit = ticket.taken(now)
@@ -138,6 +139,7 @@ class MemoryGate:
 
     def begin(self, permit: Reservation, waited: float, *, queued: bool) -> Reservation:
         """Hand over a reservation: the call starts now."""
+        self.ledger.start(permit)
         if permit.measured:
             self._meter.start()
         decision = "forced" if permit.forced else "waited" if queued else "admitted"

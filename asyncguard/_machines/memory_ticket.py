@@ -118,7 +118,7 @@ class MemoryTicket:
     def claim(self, now: float) -> Reservation | None:
         """Look again and take what was granted."""
         ledger = self._gate.ledger
-        ledger.look(now)
+        ledger.look(now, anew=True)
         woken: Wake = ()
         with ledger.lock:
             if self._permit is None and not self._refused:

@@ -114,7 +114,8 @@ class CacheOptions(Options):
                 checks.function(option, getattr(self, option))
         self.set("ignore", _names("ignore", self.ignore))
         given: Any = self.vary_on
-        variables: Any = (given,) if isinstance(given, ContextVar) else given
+        one = isinstance(given, ContextVar)
+        variables: Any = (given,) if one else given
         if not _all_are(ContextVar, variables, (tuple, list)):
             raise checks.wrong_type("vary_on", given, "a ContextVar or a tuple of them")
         self.set("vary_on", tuple(variables))
@@ -175,4 +176,4 @@ def _names(option: str, value: Any) -> tuple[str, ...]:
 
 
 def _all_are(kind: Any, members: Any, containers: tuple[Any, ...]) -> bool:
-    return isinstance(members, containers) and all(isinstance(each, kind) for each in cast("Any", members))
+    return isinstance(members, containers) and all(isinstance(each, kind) for each in members)

@@ -11,6 +11,7 @@ from typing import Any
 
 _CONTAINERS = (dict, list, set, bytearray, deque)
 _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
+_SEQUENCES: frozenset[Any] = frozenset({list, tuple})
 _DEPTH = 3  # how deep arrays inside of containers are looked for
 _HEADER = 112  # bytes of an array object without its buffer
 _SAMPLE = 32  # so many members of a container are measured, the rest is extrapolated
@@ -23,7 +24,7 @@ def refuse(name: str, value: Any) -> None:
     if not is_used_once(value):
         return
     close = getattr(value, "close", None)
-    kind: Any = type(value)
+    kind = value.__class__
     if issubclass(kind, Awaitable) and callable(close):
         close()  # else Python warns that the coroutine was never awaited
     raise TypeError(
@@ -79,10 +80,10 @@ def _frozen(value: Any, depth: int) -> Any:
         return value
     if isinstance(value, numpy.ndarray):
         return _read_only(value)
-    kind: Any = type(value)
+    kind = value.__class__
     if kind is dict:
         return {key: each if type(each) in _ATOMS else _frozen(each, depth - 1) for key, each in value.items()}
-    if kind is list or kind is tuple:
+    if kind in _SEQUENCES:
         return kind([each if type(each) in _ATOMS else _frozen(each, depth - 1) for each in value])
     return value
 
@@ -95,7 +96,7 @@ def _read_only(array: Any) -> Any:
 
 def _deep(value: Any) -> Any:
     """Copy a value; atoms and builtin containers by hand, which is ten times cheaper than `copy.deepcopy`."""
-    kind: Any = type(value)
+    kind = value.__class__
     if kind in _ATOMS:
         return value
     if kind is list:
@@ -122,7 +123,7 @@ def _size(value: Any, depth: int) -> int:
         return max(own, buffer + _HEADER)  # an array counts its buffer itself if it owns it, and not if it is a view
     if depth == 0:
         return own
-    kind: Any = type(value)
+    kind = value.__class__
     if issubclass(kind, dict):
         return own + _members(list(value.keys()), depth) + _members(list(value.values()), depth)
     if issubclass(kind, list | tuple | set | frozenset):

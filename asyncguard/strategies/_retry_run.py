@@ -6,6 +6,7 @@ from the decision, except sleeping and calling: that is what the colours differ 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -152,14 +153,19 @@ class Run:
 
     def failed(self, error: Exception) -> bool:
         """Decide about an error; True: it leaves. False: `pause`, and on."""
+        if self.mode == "enforce":
+            return self._failed(error)
+        with contextlib.suppress(Exception):  # a predicate that fails must not change a call that is only observed
+            self._failed(error)
+        return True
+
+    def _failed(self, error: Exception) -> bool:
         number = self.number
         verdict = self._attempts.failed(error, self._situation(error))
         self._park(verdict)
         if verdict.reason:
             return self._give_up(error, verdict)
         self._schedule(number, verdict, error)
-        if self.mode == "observe":
-            return True
         self._last = error
         if not isinstance(error, RejectedError):
             self._real = error
@@ -168,10 +174,17 @@ class Run:
     def unwanted(self, result: object) -> bool:
         """Decide about a result; True: `pause`, and on."""
         wanted = self._options.on_result
-        if wanted is None or self.mode == "off":
+        if wanted is None:
             return False
+        if self.mode == "enforce":
+            return self._unwanted(result, wanted(result))
+        with contextlib.suppress(Exception):
+            self._unwanted(result, wanted(result))
+        return False
+
+    def _unwanted(self, result: object, answer: object) -> bool:
         number = self.number
-        verdict = self._attempts.returned(result, wanted(result), self._situation(None))
+        verdict = self._attempts.returned(result, answer, self._situation(None))
         if verdict is None:
             return False
         self._park(verdict)
@@ -179,7 +192,7 @@ class Run:
             self._tell_gave_up(verdict, None)
             return False
         self._schedule(number, verdict, None)
-        return self.mode == "enforce"
+        return True
 
     def _situation(self, error: Exception | None) -> Situation:
         exhausted = error is not None and giveup.exhausted(error, self._mark, self._place.identity)

@@ -65,10 +65,10 @@ class CircuitBreaker(AdmissionStrategy[CircuitBreakerOptions, Circuit]):
 
     def announce(self, site: Site, gate: Circuit, partition: str) -> None:
         """Emit what became of a circuit."""
-        while gate.news:
+        while True:
             try:
                 event, facts = gate.news.popleft()
-            except IndexError:  # another thread was faster
+            except IndexError:  # told, by us or by another thread
                 return
             self.emit(site, event(**self.facts(site, partition), **facts))
 

@@ -9,10 +9,11 @@ import pytest
 from asyncguard import events
 from asyncguard.cli.demo.audit import UNEXPLAINED, Asked, explain, read_log
 from asyncguard.cli.demo.journal import Attempt, Call, Journal
+from asyncguard.errors import CircuitOpenError
 
 
-def journal_of(*calls):
-    journal = Journal()
+def journal_of(*calls, guarded=True):
+    journal = Journal(guarded=guarded)
     journal.calls += calls
     return journal
 
@@ -23,8 +24,8 @@ def call(number=1, *, what="documents 0 to 7", attempts=1, said=(), error=None):
     return Call(number, what, started=0.0, ended=12.0, error=error, attempts=made, events=list(said))
 
 
-def handled(fault, *calls, request="1.1"):
-    [only] = explain([Asked(request, 0.5, fault)], journal_of(*calls))
+def handled(fault, *calls, request="1.1", guarded=True):
+    [only] = explain([Asked(request, 0.5, fault)], journal_of(*calls, guarded=guarded))
     return only
 
 
@@ -54,8 +55,25 @@ def test_the_circuit_breakers_part_is_named():
 
 
 def test_what_a_guard_said_of_a_later_attempt_does_not_explain_an_earlier_one():
-    assert handled("503", call(attempts=1, said=[])).by == "endured for 12.0 s"
-    assert handled("503", call(attempts=2, said=[retried("transient", at=11.0)])).by == "sent again"
+    assert handled("503", call(attempts=2, said=[retried("transient", at=11.0)])).by == UNEXPLAINED
+
+
+def test_what_the_databases_guards_said_does_not_explain_a_fault_of_the_service():
+    said = [(1.0, events.CallTimedOut(pipeline="Guarded.store", seconds=0.8))]
+    assert handled("503", call(said=said)).by == UNEXPLAINED
+
+
+def test_a_fault_that_nobody_mentions_is_unexplained_even_if_the_call_went_well():
+    assert handled("503", call()).by == UNEXPLAINED
+    assert handled("503", call(attempts=2)).by == UNEXPLAINED
+
+
+def test_a_slow_answer_that_somebody_waited_for_was_endured():
+    assert handled("drip", call()).by == "endured for 12.0 s"
+
+
+def test_of_other_libraries_we_see_that_they_sent_the_request_again():
+    assert handled("503", call(attempts=2), guarded=False).by == "sent again"
 
 
 def test_a_request_that_the_client_does_not_know_is_unexplained():
@@ -67,9 +85,10 @@ def test_a_batch_that_was_lost_is_said_to_be_lost():
     assert (lost.by, lost.survived) == ("nothing: lost on ValueError", False)
 
 
-def test_a_batch_that_failed_and_was_done_later_was_asked_for_again_by_the_job():
-    first, second = call(1, error=ValueError("no")), call(2)
-    assert handled("503", first, second).by == "the job asked again"
+def test_a_batch_that_the_job_put_back_was_handled_by_a_guard_and_the_job():
+    said = [(1.0, events.CallRejected(reason="open", retry_after=1.0))]
+    first, second = call(1, said=said, error=CircuitOpenError("open")), call(2)
+    assert handled("503", first, second).by == "circuit_breaker kept calls away, then the job put the batch back"
 
 
 def test_a_question_that_another_user_got_answered_is_still_lost():

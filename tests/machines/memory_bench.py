@@ -102,4 +102,6 @@ class Bench:
 
 
 def empty(ledger: Ledger) -> bool:
-    return (ledger.reserved, ledger.running, len(ledger.queue), ledger._stalled, ledger.measuring) == (0, 0, 0, 0, None)
+    return (ledger.reserved, ledger.running, len(ledger.queue), ledger._stalled, ledger._pending, ledger.measuring) == (
+        0, 0, 0, 0, 0, None
+    )

@@ -15,7 +15,7 @@ from asyncguard._machines.binder import Binder, MismatchError, signature_of
 from asyncguard._machines.keyer import Keyer
 
 if TYPE_CHECKING:
-    from somewhere import Unknown  # noqa: F401 - only for type checkers
+    from somewhere import Unknown
 
 FUNCTIONS = [
     lambda a: None,
@@ -185,16 +185,16 @@ def test_an_annotation_that_tells_of_no_key_is_an_error_at_decoration(function):
     keyer(function, ignore=(first,)).check_annotations(function)
 
 
-def fine(  # noqa: PLR0917 - one parameter for each kind of annotation
+def fine(
     a: int,
     b: object,
     c: Any,
     d: Interface,
-    e: "Unknown",
+    e: Unknown,
     f: Client | int,
     g: list[Any],
     h: type[Client],
-    i: "syntax error",  # noqa: F722, UP037
+    i: "syntax error",  # noqa: F722
 ) -> None:
     pass
 

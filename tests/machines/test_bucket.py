@@ -512,6 +512,26 @@ def test_a_clock_that_jumps_an_hour_neither_sells_twice_nor_for_long_refuses(clo
     assert bucket.wait() == 0.0
 
 
+def test_those_who_wait_do_not_wait_for_the_time_to_come_again(clock: Clock) -> None:
+    bucket = Bucket([Rate("10/s burst 1")], clock)
+    ask(bucket, clock)
+    first, second = ask(bucket, clock), ask(bucket, clock)
+    first.withdraw()
+    clock.set(-3_600_000)
+    assert second.due(clock.seconds) == pytest.approx(clock.seconds + 0.1)
+
+
+def test_without_the_interpreters_lock_the_fast_path_takes_its_own(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_quick, "_GIL", False)
+    bucket = Bucket([Rate("1/s")], clock)
+    assert bucket.take.__name__ == "take_locked"
+    assert bucket.take() == [1]
+    with pytest.raises(LookupError):
+        bucket.take()
+
+
 def test_a_bucket_is_idle_when_it_is_full_and_nobody_waits(clock: Clock) -> None:
     bucket = Bucket([Rate("10/s burst 1")], clock)
     assert bucket.idle()

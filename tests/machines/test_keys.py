@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import fractions
@@ -93,7 +93,7 @@ def text(value, language):
     return made
 
 
-UTC = datetime.UTC
+UTC = dt.UTC
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 Pair = collections.namedtuple("Pair", "a b")  # noqa: PYI024 - the untyped form is what is tested
 
@@ -127,14 +127,14 @@ DIFFERENT = [
     (ByValue(1), ByValue(2)),
     (decimal.Decimal("1.0"), decimal.Decimal("1.00")),
     (fractions.Fraction(1, 2), fractions.Fraction(1, 3)),
-    (datetime.datetime(2024, 1, 1, 12, tzinfo=UTC), datetime.datetime(2024, 1, 1, 13, tzinfo=BERLIN)),
+    (dt.datetime(2024, 1, 1, 12, tzinfo=UTC), dt.datetime(2024, 1, 1, 13, tzinfo=BERLIN)),
     (
-        datetime.datetime(2024, 10, 27, 2, 30, tzinfo=BERLIN),
-        datetime.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=BERLIN),
+        dt.datetime(2024, 10, 27, 2, 30, tzinfo=BERLIN),
+        dt.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=BERLIN),
     ),
-    (datetime.date(2024, 1, 1), datetime.datetime(2024, 1, 1)),  # noqa: DTZ001 - a naive one is what is tested
-    (datetime.timedelta(1), datetime.timedelta(1, 1)),
-    (datetime.time(1, 2), datetime.time(1, 3)),
+    (dt.date(2024, 1, 1), dt.datetime(2024, 1, 1)),  # noqa: DTZ001 - a naive one is what is tested
+    (dt.timedelta(1), dt.timedelta(1, 1)),
+    (dt.time(1, 2), dt.time(1, 3)),
     (UTC, BERLIN),
     (pathlib.PurePosixPath("a"), pathlib.PureWindowsPath("a")),
     (uuid.UUID(int=1), uuid.UUID(int=2)),
@@ -175,8 +175,8 @@ SAME = [
     lambda: Keyed(["a"], noise=object()),
     lambda: ByValue("a"),
     lambda: decimal.Decimal("NaN"),
-    lambda: datetime.datetime(2024, 1, 1, 12, tzinfo=UTC),
-    lambda: datetime.timedelta(1),
+    lambda: dt.datetime(2024, 1, 1, 12, tzinfo=UTC),
+    lambda: dt.timedelta(1),
     lambda: pathlib.PurePosixPath("a"),
     lambda: uuid.UUID(int=1),
     lambda: slice(1, 2),

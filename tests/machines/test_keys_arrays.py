@@ -55,7 +55,8 @@ def test_arrays_that_differ_anywhere_have_different_keys(a, b):
 @pytest.mark.parametrize(
     "array",
     [BIG, BIG[::2, ::3], BIG.T, np.asfortranarray(BIG), np.zeros((0, 3)), np.array(1.0), np.float64("nan"),
-     np.full(100, np.nan), np.zeros(100, "M8[D]"), np.array([1, [2]], dtype=object), np.zeros(9, ">f4"), np.zeros(99, ">f4"),
+     np.full(100, np.nan), np.zeros(100, "M8[D]"), np.array([1, [2]], dtype=object), np.zeros(9, ">f4"),
+     np.zeros(99, ">f4"),
      np.zeros(20, [("a", "f8")]), np.ma.array([1, 2]), np.array(["a"] * 50)],
 )  # fmt: skip
 def test_an_equal_copy_has_the_same_key_in_whatever_order_it_lies(array):
@@ -164,7 +165,7 @@ def test_what_behaves_like_a_tensor_is_read_as_an_array():
 def test_an_array_of_a_device_is_copied_to_the_host():
     class Array:
         dtype = np.dtype("f4")
-        __cuda_array_interface__: dict[str, object] = {}
+        __cuda_array_interface__ = None
 
         def __init__(self, array):
             self.array = array

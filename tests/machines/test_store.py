@@ -189,9 +189,11 @@ def test_a_value_larger_than_the_whole_cache_is_not_stored_and_pushes_nothing_ou
     assert list(shard.entries) == ["small"]
 
 
-@pytest.mark.parametrize(
-    ("age", "state"), [(0, "hit"), (4.9, "hit"), (5, "refresh"), (9.9, "refresh"), (10, "stale"), (12.9, "stale"), (13, "error"), (19.9, "error"), (20, "dead")]
-)  # fmt: skip
+AGES = [(0, "hit"), (4.9, "hit"), (5, "refresh"), (9.9, "refresh"), (10, "stale"), (12.9, "stale"), (13, "error"),
+        (19.9, "error"), (20, "dead")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("age", "state"), AGES)
 def test_what_an_entry_is_good_for_follows_from_its_age(age, state):
     assert entry(ttl=10, stale=3, error=10, refresh_at=0.5).state(age) == state
 

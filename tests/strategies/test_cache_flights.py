@@ -8,6 +8,7 @@ import warnings
 from contextvars import ContextVar
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trio
 
@@ -72,7 +73,7 @@ async def callers(fn, number=CALLERS, *, cancel=(), after=0.5):
 
 def test_a_thousand_callers_of_one_cold_key_call_the_function_once(backend):
     work = Work()
-    cache, fn = cached(work)
+    _, fn = cached(work)
     outcomes = testing.run(lambda: callers(fn), backend=backend)
     assert outcomes == [[1]] * CALLERS
     assert work.started == 1
@@ -96,7 +97,7 @@ def test_cancelling_all_callers_cancels_the_work_and_poisons_nothing(backend):
     async def main():
         outcomes = await callers(fn, cancel=range(CALLERS))
         assert cache.info().in_flight == 0
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         cancelled = work.cancelled
         return outcomes, cancelled, await fn(1)
 
@@ -239,7 +240,7 @@ def test_a_circle_round_a_corner_is_an_error_and_not_a_deadlock(backend):
 def test_recursion_to_other_keys_works(backend):
     @ag.cache_result(60)
     async def fibonacci(n):
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return n if n < 2 else await fibonacci(n - 1) + await fibonacci(n - 2)
 
     assert testing.run(lambda: fibonacci(20), backend=backend) == 6765

@@ -57,7 +57,7 @@ def test_a_hit_on_an_int_or_a_str_takes_the_short_cut(side, long_ways):
 
 
 def test_the_short_cut_isolates_values_too(side):
-    colour, calls, fn = side
+    colour, _, fn = side
     guarded = ag.cache_result(60)(fn)
     run(colour, guarded, 1).append("poison")
     run(colour, guarded, 1).append("poison")
@@ -113,7 +113,7 @@ def test_an_entry_past_its_time_is_no_hit(side, long_ways):
 
 
 def test_a_monitored_call_hears_of_its_hits(side):
-    colour, calls, fn = side
+    colour, _, fn = side
     cache = ag.cache_result(60)
     guarded = ag.guard(ag.monitor(), cache)(fn)
     for _ in range(3):

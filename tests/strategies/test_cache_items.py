@@ -64,7 +64,7 @@ def play(colour, encoder, scene, **options):
                 for _ in range(2000):
                     if not cache.info().in_flight:
                         return
-                    time.sleep(0.001)
+                    time.sleep(0.001)  # noqa: ASYNC251 - threads finish their refreshes meanwhile
 
             coroutine = scene(call, cache, sleep)
             with pytest.raises(StopIteration):
@@ -119,7 +119,8 @@ def test_a_failed_chunk_fails_its_own_items_only(colour):
         with pytest.raises(ConnectionError, match=r"c\+d"):
             await call(list("abcde"))
         encoder.broken = set()
-        assert [None if got is None else got.value for got in cache.get(list("abcde"))] == ["<a>", "<b>", None, None, "<e>"]
+        values = [None if got is None else got.value for got in cache.get(list("abcde"))]
+        assert values == ["<a>", "<b>", None, None, "<e>"]
         assert await call(list("abcde")) == [f"<{text}>" for text in "abcde"]
 
     play(colour, encoder, scene, max_batch=2)
@@ -267,7 +268,8 @@ def test_key_tags_and_cache_if_are_about_one_item(colour):
         assert cache.invalidate_tag("a") == 1
         await call(["A", "b"])
 
-    play(colour, encoder, scene, key=str.lower, tags=lambda item: [item.lower()], cache_if=lambda row: row != "<b>")
+    options = {"key": str.lower, "tags": lambda item: [item.lower()], "cache_if": lambda row: row != "<b>"}
+    play(colour, encoder, scene, **options)
     assert encoder.batches == [["a", "b"], ["A", "b"]]
 
 
@@ -303,7 +305,7 @@ def returning(make, **options):
 
 
 def test_a_tuple_stays_a_tuple():
-    fn, _ = returning(lambda xs: tuple(xs))
+    fn, _ = returning(tuple)
     assert fn([1, 2]) == fn([1, 2]) == (1, 2)
 
 
@@ -564,7 +566,7 @@ def test_a_loop_thread_does_not_block_on_another_thread():
 
     async def main():
         other = asyncio.create_task(asyncio.to_thread(fn, [1]))
-        while not calls:
+        while not calls:  # noqa: ASYNC110 - another thread sets it
             await asyncio.sleep(0.001)
         here = fn([1, 2])
         go.set()

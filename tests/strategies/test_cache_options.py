@@ -61,7 +61,7 @@ def test_a_wrong_option_of_cache_items_is_refused_and_named(bad):
 
 
 def test_an_ignored_name_that_is_no_parameter_is_refused_at_decoration():
-    with pytest.raises(ValueError, match="ignore must name parameters .*'session'"):
+    with pytest.raises(ValueError, match=r"ignore must name parameters .*'session'"):
         ag.cache_result(60, ignore="session")(lambda text: text)
 
 
@@ -73,11 +73,13 @@ def test_a_wrong_duration_from_the_result_reaches_the_caller(ttl):
 
 
 def test_durations_are_normalised_to_seconds():
-    options = ag.cache_result(timedelta(minutes=1), negative_ttl=timedelta(seconds=2), vary_on=ContextVar("v"), ignore="a").options
+    two = timedelta(seconds=2)
+    options = ag.cache_result(timedelta(minutes=1), negative_ttl=two, vary_on=ContextVar("v"), ignore="a").options
     assert (options.ttl, options.negative_ttl, options.ignore, len(options.vary_on)) == (60.0, 2.0, ("a",), 1)
 
 
 def test_options_can_be_set_again_and_stay_what_they_are():
     cache = ag.cache_items(timedelta(minutes=1), over="xs", ignore="a", tags="t")
     cache.configure(max_batch=5)
-    assert (cache.options.ttl, cache.options.ignore, cache.options.tags, cache.options.max_batch) == (60.0, ("a",), ("t",), 5)
+    options = cache.options
+    assert (options.ttl, options.ignore, options.tags, options.max_batch) == (60.0, ("a",), ("t",), 5)

@@ -139,7 +139,7 @@ def test_a_thread_that_runs_a_loop_computes_for_itself_instead_of_blocking_it():
 
     async def main():
         waiting = asyncio.create_task(asyncio.to_thread(slow, 1))
-        while not calls:
+        while not calls:  # noqa: ASYNC110 - another thread sets it
             await asyncio.sleep(0.001)
         here = slow(1)
         go.set()
@@ -150,7 +150,7 @@ def test_a_thread_that_runs_a_loop_computes_for_itself_instead_of_blocking_it():
     assert cache.get(1) is not None
 
 
-# --- several loops ------------------------------------------------------------------------------------------------------
+# --- several loops ----------------------------------------------------------------------------------------------------
 
 
 def slow_async(event):
@@ -160,7 +160,7 @@ def slow_async(event):
     @cache
     async def fn(x: int) -> int:
         calls.append(x)
-        while not event.is_set():
+        while not event.is_set():  # noqa: ASYNC110 - another thread sets it
             await asyncio.sleep(0.001)
         return x
 
@@ -216,7 +216,7 @@ def test_the_last_waiter_in_another_loop_cancels_the_work_in_its_own():
         await until_joined
         task.cancel()
         await asyncio.wait([task])
-        while len(asyncio.all_tasks()) > 1:  # the work goes on for the other loop, until that one leaves too
+        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - the work goes on until the other loop leaves
             await asyncio.sleep(0.001)
         ended.set()
 
@@ -252,7 +252,7 @@ def test_a_follower_whose_leaders_loop_has_ended_leads_itself():
 
 def test_a_follower_whose_leaders_loop_was_stopped_without_a_word_leads_itself():
     go = threading.Event()
-    cache, fn, calls = slow_async(go)
+    _, fn, calls = slow_async(go)
     loop = asyncio.new_event_loop()
     task = loop.create_task(fn(1))
     loop.run_until_complete(asyncio.sleep(0.01))  # stopped now, with the work pending

@@ -68,7 +68,10 @@ def test_an_array_is_read_only_for_everybody_also_the_first():
     assert array.flags.writeable
 
 
-@pytest.mark.parametrize("wrap", [lambda array: [array], lambda array: (array, 1), lambda array: {"a": [array]}], ids=range(3))
+WRAPS = [lambda array: [array], lambda array: (array, 1), lambda array: {"a": [array]}]
+
+
+@pytest.mark.parametrize("wrap", WRAPS, ids=range(3))
 def test_arrays_inside_of_containers_are_read_only_too(wrap):
     value = caching(wrap(np.zeros(3)))(1)
     while not isinstance(value, np.ndarray):
@@ -127,7 +130,7 @@ def test_a_view_counts_as_the_array_that_it_pins():
     [
         ("x" * 1000, 1000, 1100),
         ([1.5] * 1000, 20_000, 40_000),
-        ({number: "x" * 100 for number in range(1000)}, 100_000, 300_000),
+        (dict.fromkeys(range(1000), "x" * 100), 100_000, 300_000),
         ([["x" * 1000]], 1000, 1300),
         ([np.zeros(1000)] * 3, 24_000, 26_000),
         (type("Tensor", (), {"untyped_storage": lambda self: Storage()})(), 8000, 8200),

@@ -510,6 +510,18 @@ def test_observe_reports_that_it_would_have_given_up_and_spends_nothing():
         assert [type(event) for event in heard] == [kind]
 
 
+def test_a_predicate_that_fails_does_not_change_an_observed_call(colour):
+    def broken(_anything):
+        raise ZeroDivisionError
+
+    with pytest.raises(ConnectionError):
+        run_both(retry(mode="observe", on=broken), Flaky(1), colour)
+    assert run_both(retry(mode="observe", on_result=broken), Flaky(0), colour) == 1
+    with pytest.raises(ZeroDivisionError) as raised:
+        run_both(retry(on=broken), Flaky(1), colour)
+    assert isinstance(raised.value.__context__, ConnectionError)
+
+
 def test_options_can_be_changed_while_it_is_in_use():
     strategy = retry(max_retries=0)
     flaky = Flaky(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextvars import ContextVar
 from email.utils import formatdate
 
 import anyio
@@ -280,6 +281,26 @@ def test_other_partitions_are_not_paused(backend):
     assert testing.run(main, backend=backend) == 0.0
     assert len(services["a"].times) == 3
     assert services["a"].times[2] - services["a"].times[0] >= 20.0
+
+
+def test_a_partition_can_be_a_context_variable():
+    tenant = ContextVar("tenant")
+    strategy = retry(partition=tenant, jitter="none")
+    service = Service(Throttled(20))
+
+    async def main():
+        tenant.set("a")
+        with pytest.raises(Throttled), deadline(1):
+            await strategy(service.call)()
+        start = now()
+        tenant.set("b")
+        await strategy(service.call)()
+        assert now() == start
+        tenant.set("a")
+        await strategy(service.call)()
+        return now() - start
+
+    assert testing.run(main) >= 20.0
 
 
 def test_a_partition_given_to_the_pipeline_is_the_partition():

@@ -99,8 +99,7 @@ def test_the_time_is_exact_from_the_second_failing_call_on_and_a_lower_bound_bef
         with pytest.raises(ConnectionError) as raised:
             call()
         notes += raised.value.__notes__
-    assert notes[0].startswith("asyncguard.retry: 2 attempts in more than 0.0")
-    assert notes[1].startswith("asyncguard.retry: 2 attempts in 0.0")
+    assert ["in more than" in line for line in notes] == [True, False]
 
 
 # --- tracebacks and frames --------------------------------------------------------------------------------------------

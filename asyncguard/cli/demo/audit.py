@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asyncguard.cli.demo.journal import Attempt, Call, Journal
 
 UNEXPLAINED = "unexplained"
+SLOW = {"drip", "stall"}
 STEPS: dict[type[events.Event], str] = {
     events.InputRejected: "validate_input",
     events.CircuitOpened: "circuit_breaker opened",
@@ -53,33 +54,30 @@ def explain(log: list[Asked], journal: Journal) -> list[Handled]:
     """Name what handled each request that met a fault."""
     known = {attempt.id: (call, attempt) for call in journal.calls for attempt in call.attempts}
     done = {call.what for call in journal.calls if call.error is None and call.what.startswith("documents")}
-    return [_handled(asked, known.get(asked.id), done) for asked in log if asked.fault]
+    return [_handled(asked, known.get(asked.id), done, guarded=journal.guarded) for asked in log if asked.fault]
 
 
-def _handled(asked: Asked, found: tuple[Call, Attempt] | None, done: set[str]) -> Handled:
+def _handled(asked: Asked, found: tuple[Call, Attempt] | None, done: set[str], *, guarded: bool) -> Handled:
     fault = asked.fault or ""
     if found is None:
         return Handled(asked.id, asked.at, fault, UNEXPLAINED, survived=False)
     call, attempt = found
-    said = _window(call, attempt)
-    by = _by_guards(said) or _by_what_came_next(call, attempt)
-    survived = call.error is None or call.what in done
-    if call.error is not None and call.what in done:
-        by = f"{by}; the job asked again" if by else "the job asked again"
-    if not survived:
-        by = f"nothing: lost on {type(call.error).__name__}"
-    return Handled(asked.id, asked.at, fault, by or UNEXPLAINED, survived)
+    if call.error is not None and call.what not in done:
+        return Handled(asked.id, asked.at, fault, f"nothing: lost on {type(call.error).__name__}", survived=False)
+    steps = [_by_guards(call, attempt), _by_patience(call, attempt, fault)]
+    steps += [] if guarded else [_by_sending_again(call, attempt)]
+    by = next(filter(None, steps), "")
+    if call.error is not None:
+        by = f"{by}, then the job put the batch back" if by else ""
+    return Handled(asked.id, asked.at, fault, by or UNEXPLAINED, survived=True)
 
 
-def _window(call: Call, attempt: Attempt) -> list[events.Event]:
-    """What the guards of the call said between this attempt and the next."""
-    later = [other.started for other in call.attempts if other.started > attempt.started]
-    return [event for at, event in call.events if attempt.started <= at <= min(later, default=math.inf)]
-
-
-def _by_guards(said: list[events.Event]) -> str:
-    steps = [step for step in map(_step, said) if step]
-    return ", ".join(dict.fromkeys(steps))
+def _by_guards(call: Call, attempt: Attempt) -> str:
+    """What the guards of the call said between this attempt and the next; the database's guards mean another fault."""
+    until = min((other.started for other in call.attempts if other.started > attempt.started), default=math.inf)
+    said = [event for at, event in call.events if attempt.started <= at <= until]
+    steps = [_step(event) for event in said if not event.pipeline.endswith("store")]
+    return ", ".join(dict.fromkeys(filter(None, steps)))
 
 
 def _step(event: events.Event) -> str:
@@ -93,8 +91,12 @@ def _step(event: events.Event) -> str:
     return STEPS.get(type(event), "")
 
 
-def _by_what_came_next(call: Call, attempt: Attempt) -> str:
-    """For a variant without guards: was it sent again, or did the caller just wait?"""
-    if any(other.started > attempt.started for other in call.attempts):
-        return "sent again"
-    return f"endured for {call.seconds:.1f} s" if call.error is None else ""
+def _by_patience(call: Call, attempt: Attempt, fault: str) -> str:
+    """A slow answer is an answer, for who waits for it."""
+    slow = fault in SLOW and call.error is None and attempt is call.attempts[-1]
+    return f"endured for {call.seconds:.1f} s" if slow else ""
+
+
+def _by_sending_again(call: Call, attempt: Attempt) -> str:
+    """Other libraries tell us nothing: we see the next attempt."""
+    return "sent again" if attempt is not call.attempts[-1] else ""
