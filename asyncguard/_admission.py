@@ -117,12 +117,12 @@ class AdmissionStrategy(Transparent[AdmissionOptionsT, Gates[GateT]]):
 
     def gates(self) -> list[GateT]:
         """Return every gate there is now."""
-        return list(self.state())
+        return list(self.core_here())
 
     def gate_for(self, site: Site, args: Args, kwargs: Kwargs) -> tuple[GateT, str]:
         """Return the gate for these arguments and the name of its partition."""
         by = self.live().partition or site.pipeline.partition
-        core = self.state()
+        core = self.core_here()
         if by is None:
             return core.single, ""
         key = partition_key(by, args, kwargs)
@@ -193,13 +193,10 @@ def single_async(strategy: AdmissionStrategy[Any, Any], fn: Call, site: Site) ->
         start = clocks.REAL.now() if gate.timed else 0.0
         try:
             result = await fn(*args, **kwargs)
-        except Exception as error:
-            settle(strategy, gate, permit, site, start, error)
-            raise
         except BaseException as error:
             settle(strategy, gate, permit, site, start, error)
             raise
-        woken = gate.succeeded(permit, clocks.REAL.now() - start if gate.timed else 0.0)
+        woken = gate.succeeded(permit, clocks.REAL.now() - start if start else 0.0)
         freed = gate.release(permit)
         if woken or freed or gate.news:
             _tell(strategy, gate, site, woken, freed)
@@ -238,13 +235,10 @@ def single_sync(strategy: AdmissionStrategy[Any, Any], fn: Call, site: Site) -> 
         start = clocks.REAL.now() if gate.timed else 0.0
         try:
             result = fn(*args, **kwargs)
-        except Exception as error:
-            settle(strategy, gate, permit, site, start, error)
-            raise
         except BaseException as error:
             settle(strategy, gate, permit, site, start, error)
             raise
-        woken = gate.succeeded(permit, clocks.REAL.now() - start if gate.timed else 0.0)
+        woken = gate.succeeded(permit, clocks.REAL.now() - start if start else 0.0)
         freed = gate.release(permit)
         if woken or freed or gate.news:
             _tell(strategy, gate, site, woken, freed)
@@ -260,7 +254,7 @@ def settle(  # noqa: PLR0913 - all facts of an outcome
     woken: Sequence[Any] = ()
     try:
         if gate.outcomes:
-            woken = judge(strategy, gate, permit, clocks.REAL.now() - start if gate.timed else 0.0, error)
+            woken = judge(strategy, gate, permit, clocks.REAL.now() - start if start else 0.0, error)
     finally:
         _tell(strategy, gate, site, woken, gate.release(permit))
 

@@ -94,7 +94,7 @@ class Passage:
         self._binders: list[tuple[Gatekeeper, Any, str, str]] | None = None
         self._holds: Holds | None = None
         self._token: Token[tuple[HeldPermit, ...]] | None = None
-        self._start = 0.0
+        self._start: float | None = None
 
     # --- in ---
 
@@ -129,6 +129,9 @@ class Passage:
                 gate.peek()
             except RejectedError as error:
                 raise Caller(strategy, gate, self.site, partition, (), {}).rejected(error) from None
+            finally:
+                if gate.news:
+                    strategy.announce(self.site, gate, partition)
 
     def bind(self, args: Args, kwargs: Kwargs) -> None:
         """Second phase, right before the call; then the clock starts."""
@@ -182,7 +185,7 @@ class Passage:
         try:
             for strategy, gate, partition, permit in self.entries:
                 if gate.outcomes:
-                    elapsed = clocks.current().now() - self._start if gate.timed else 0.0
+                    elapsed = 0.0 if self._start is None else clocks.current().now() - self._start
                     wake(judge(strategy, gate, permit, elapsed, error))
                 if gate.news:
                     strategy.announce(self.site, gate, partition)
@@ -251,6 +254,8 @@ class PermitBlock:
         if self._cost is None:
             return self._entered(await open_async((strategy,), site, self._args, self._kwargs))
         caller = self._buyer()
+        if caller is None:
+            return self._entered(Passage(site))
         return self._bought(caller, await caller.wait_async())
 
     def __enter__(self) -> HeldPermit:
@@ -258,10 +263,14 @@ class PermitBlock:
         if self._cost is None:
             return self._entered(open_sync((strategy,), site, self._args, self._kwargs))
         caller = self._buyer()
+        if caller is None:
+            return self._entered(Passage(site))
         return self._bought(caller, caller.wait_sync())
 
-    def _buyer(self) -> Caller:
+    def _buyer(self) -> Caller | None:
         site = self._strategy.own_site()
+        if self._strategy.mode_at(site) != "enforce":  # with a cost of its own nothing is asked by the usual way
+            return None
         gate, partition = self._strategy.gate_for(site, self._args, self._kwargs)
         return Caller(self._strategy, gate, site, partition, self._args, self._kwargs, self._cost)
 

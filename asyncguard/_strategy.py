@@ -79,11 +79,12 @@ class Strategy(Generic[OptionsT, CoreT]):
         self.name = options.name or self.kind
         self.special = 0
         self._lock = threading.Lock()
+        self._special_lock = threading.RLock()
         self._overridden = 0
         self._virtual: weakref.WeakKeyDictionary[Clock, CoreT] = weakref.WeakKeyDictionary()
         self.core = self.new_core(clocks.REAL)
         _all.add(self)
-        self._set_special()
+        self.reconsider()
 
     # --- what a subclass says about itself ---
 
@@ -165,7 +166,7 @@ class Strategy(Generic[OptionsT, CoreT]):
 
     # --- state, options and modes ---
 
-    def state(self) -> CoreT:
+    def core_here(self) -> CoreT:
         """Return the state: the real one, or that of the virtual clock in force here."""
         clock = clocks.current()
         if clock is clocks.REAL:
@@ -199,7 +200,7 @@ class Strategy(Generic[OptionsT, CoreT]):
         with self._lock:
             self.options = options
         self.reconfigured()
-        self._set_special()
+        self.reconsider()
 
     @contextlib.contextmanager
     def override(self, **changes: Any) -> Generator[None]:
@@ -207,7 +208,7 @@ class Strategy(Generic[OptionsT, CoreT]):
         options = self._changed(changes)
         with self._lock:
             self._overridden += 1
-        self._set_special()
+        self.reconsider()
         token = _overrides.set({**(_overrides.get() or {}), id(self): options})
         try:
             yield
@@ -215,7 +216,7 @@ class Strategy(Generic[OptionsT, CoreT]):
             _overrides.reset(token)
             with self._lock:
                 self._overridden -= 1
-            self._set_special()
+            self.reconsider()
 
     def _changed(self, changes: dict[str, Any]) -> OptionsT:
         known = {field.name for field in dataclasses.fields(self.options)} - {"name"}
@@ -235,9 +236,10 @@ class Strategy(Generic[OptionsT, CoreT]):
             | (PER_CALL if self.per_call else 0)
         )
 
-    def refresh(self) -> None:
+    def reconsider(self) -> None:
         """Find out anew whether anything unusual is in force."""
-        self._set_special()
+        with self._special_lock:
+            self._set_special()
 
     # --- telling what happened ---
 
@@ -276,7 +278,7 @@ class Strategy(Generic[OptionsT, CoreT]):
 
     def after_fork(self) -> None:
         """In a forked child: a new lock here and in the state, which forgets waiters and calls in flight."""
-        self._lock = threading.Lock()
+        self._lock, self._special_lock = threading.Lock(), threading.RLock()
         renew = getattr(self.core, "after_fork", None)
         if renew is not None:
             renew()
@@ -322,7 +324,7 @@ def strategies() -> list[Strategy[Any, Any]]:
 
 def _refresh_special() -> None:
     for strategy in list(_all):
-        strategy.refresh()
+        strategy.reconsider()
 
 
 def _renew_after_fork() -> None:

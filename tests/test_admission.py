@@ -302,7 +302,7 @@ def test_each_virtual_clock_has_a_state_of_its_own():
     limit = ag.bulkhead(1, max_queue=0)
     with limit.permit():
         with testing.virtual_clock(), limit.permit():
-            assert limit.state() is not limit.core
+            assert limit.core_here() is not limit.core
         with pytest.raises(ag.BulkheadFullError), limit.permit():
             """Refused."""
 

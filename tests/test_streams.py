@@ -53,7 +53,7 @@ def test_the_permit_is_held_until_the_stream_is_exhausted(backend):
     create, made = client(limit)
 
     async def main():
-        gate = limit.state().single
+        gate = limit.core_here().single
         stream = await create()
         assert gate.taken == 1
         assert stream.model == "small"
@@ -73,7 +73,7 @@ def test_closing_early_releases_and_closes_the_users_stream(backend, how):
         stream = await create()
         assert await stream.__anext__() == 0
         await getattr(stream, how)()
-        assert limit.state().single.idle()
+        assert limit.core_here().single.idle()
         assert made[0].closed == 1
 
     testing.run(main, backend=backend)
@@ -86,7 +86,7 @@ def test_an_error_in_the_stream_releases_and_leaves_as_it_is(backend):
     async def main():
         with pytest.raises(LookupError, match="cut off"):
             _ = [item async for item in await create()]
-        assert limit.state().single.idle()
+        assert limit.core_here().single.idle()
         assert made[0].closed == 1
 
     testing.run(main, backend=backend)
@@ -122,10 +122,10 @@ def test_async_with_releases_at_its_end(backend):
 
     async def main():
         async with await get() as chunks:
-            assert limit.state().single.taken == 1
+            assert limit.core_here().single.taken == 1
             assert chunks.model == "small"
             assert [item async for item in chunks] == [0]
-        assert limit.state().single.idle()
+        assert limit.core_here().single.idle()
 
     testing.run(main, backend=backend)
 
@@ -146,7 +146,7 @@ def test_the_deadline_bounds_the_items(backend, options, pauses, match):
         stream = await create()
         with pytest.raises(ag.CallTimeoutError, match=match):
             _ = [item async for item in stream]
-        assert limit.state().single.idle()
+        assert limit.core_here().single.idle()
         assert made[0].closed == 1
 
     testing.run(main, backend=backend)
@@ -163,7 +163,7 @@ def test_cancellation_while_an_item_is_awaited_releases():
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert limit.state().single.idle()
+        assert limit.core_here().single.idle()
         assert made[0].closed == 1
 
     testing.run(main)

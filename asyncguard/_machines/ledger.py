@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from asyncguard._machines.levels import Account, Reading
@@ -17,10 +18,13 @@ from asyncguard._machines.levels import Account, Reading
 if TYPE_CHECKING:
     from asyncguard._machines.gate import Spot
 
-__all__ = ["FRESH", "MOST_PASSES", "Door", "Ledger", "Reservation", "Waiter"]
+__all__ = ["FRESH", "MOST_PASSES", "SLICE", "Door", "Ledger", "Reservation", "Waiter"]
 
 FRESH: Final = 0.010
 """Seconds that a reading serves: all guards of the process share it."""
+
+SLICE: Final = 0.025
+"""For one to two of these, in seconds, a call that was let in counts as one that has allocated nothing yet."""
 
 MOST_PASSES: Final = 16
 """So many smaller calls may pass the one at the head of the queue; then it holds the door."""
@@ -36,22 +40,24 @@ class Reservation:
     reserve the same bytes twice; only what is missing is added to the ledger.
     """
 
-    # Defaults in the class: the fast path sets `need` and nothing else.
+    # Defaults in the class: the fast path sets what is in `__init__` and nothing else.
     parent: Reservation | None = None
     lent = 0  # of `need`, what the parent's reservation covers
     drawn = 0  # of `need`, what covers the calls inside
     waiting = 0  # calls inside that wait in the queue
     closed = False  # the call is over (calls inside may still draw on it)
+    ended = False  # and it is out of the sums
     forced = False  # let in though it does not fit, because nothing else ran
     measured = False  # its peak is being measured
     learned = False  # it was measured
     clean = True  # the measurement began on a clean heap
     alone = True  # nothing else ran during the measurement
-    pending = 0  # bytes that count as promised and cannot be in use yet: let in, but not told so far
     generation = 0
 
-    def __init__(self, need: int) -> None:
+    def __init__(self, need: int, door: Door, slice_: int) -> None:
         self.need = need
+        self.door = door
+        self.slice = slice_  # of time, in which it was let in
 
     def callers(self) -> Iterator[Reservation]:
         """Yield this reservation and those of the calls around it."""
@@ -97,10 +103,12 @@ class Ledger:
         self.looks = 0
         self.fresh_until = -math.inf
         self.reserved = 0
-        self.returned = 0  # given back since the last reading: it may still be in use, kept by the allocator
-        self._pending = 0
         self.running = 0
         self.ended = 0
+        self.slice = 1
+        self.young = [0, 0]  # promised in this slice of time, and in the one before
+        self.over: deque[Reservation] = deque()  # calls that ended and are still in the sums above
+        self._slice_until = -math.inf
         self._stalled = 0  # running, but only waiting for a call inside that waits here
         self._clean_at = -1
         self.measuring: Reservation | None = None
@@ -117,28 +125,41 @@ class Ledger:
     def look(self, now: float, *, anew: bool = False, freed: int = 0) -> None:
         """Take a new reading if the last one is too old.
 
-        Also, with `anew`, if bytes were given back since: a call that has ended need not have given its memory back to
-        the system, so a reading from before it ended is no ground to let in the next one. `freed` bytes are known to
-        have been given back.
+        Also, with `anew`, if calls have ended since: they need not have given their memory back to the system, so a
+        reading from before is no ground to let in the next one. `freed` bytes are known to have been given back.
         """
         with self.lock:
-            if now < self.fresh_until and self.looks and not freed and not (anew and self.returned):
+            if now < self.fresh_until and self.looks and not freed and not (anew and self.over):
                 return
             self.fresh_until = now + FRESH
-            before = self.reserved - self._pending
+            self.settle_ended()
+            before = self.reserved
         reading = self._read()
         with self.lock:
-            self._book(reading, max(before, self.reserved - self._pending), freed)
+            self._grow_older(now)
+            self._book(reading, max(before, self.reserved), freed)
 
     def _book(self, reading: Reading, reserved: int, freed: int) -> None:
         kept: dict[str, Account] = {}
         for level in reading.levels:
             account = kept[level.name] = self.accounts.get(level.name) or Account(level)
-            account.look(level, reserved, freed)
+            account.look(level, reserved, sum(self.young), freed)
         self.accounts, self.source = kept, reading.source
-        self.returned = 0
         self.looks += 1
         self._changed = True
+
+    def _grow_older(self, now: float) -> None:
+        if now < self._slice_until:
+            return
+        long_ago = now >= self._slice_until + SLICE
+        self.young = [0, 0 if long_ago else self.young[0]]
+        self.slice += 2 if long_ago else 1
+        self._slice_until = now + SLICE
+
+    @property
+    def cautious(self) -> bool:
+        """Whether calls that have just started keep others out that may fit when it is seen what those take."""
+        return any(account.held > account.base for account in self.accounts.values())
 
     def relieve(self, freed: int) -> list[Spot]:
         """Take note that `freed` bytes were given back to the system; return whom to wake."""
@@ -149,8 +170,15 @@ class Ledger:
     def trimmed(self, ended: int) -> None:
         """Say that the allocator was emptied; the heap is clean if no call has run since `ended` calls were over."""
         with self.lock:
+            self.settle_ended()
             if not self.running and self.ended == ended:
                 self._clean_at = ended
+
+    def mark(self) -> int:
+        """Return how many calls are over, for `trimmed`."""
+        with self.lock:
+            self.settle_ended()
+            return self.ended
 
     # --- calls ---
 
@@ -159,14 +187,14 @@ class Ledger:
         mine = 0 if parent is None else sum(not each.closed and not each.waiting for each in parent.callers())
         return self.running - self._stalled - mine
 
-    def open(self, reservation: Reservation, door: Door) -> None:
+    def open(self, reservation: Reservation) -> None:
         """Enter a call that was let in, under the lock."""
+        own = reservation.need - reservation.lent
         reservation.generation = self.generation
-        door.running += 1
+        reservation.door.running += 1
         self.running += 1
-        reservation.pending = reservation.need - reservation.lent
-        self._pending += reservation.pending
-        self.reserved += reservation.pending
+        self.reserved += own
+        self.young[0] += own
         if reservation.parent is not None:
             reservation.parent.drawn += reservation.lent
         if self.measuring is not None and self.measuring not in reservation.callers():
@@ -175,54 +203,52 @@ class Ledger:
             self.measuring = reservation
             reservation.clean = self._clean_at == self.ended
 
-    def start(self, reservation: Reservation) -> None:
-        """The call that was let in starts now: from here on its bytes may be in use."""
-        with self.lock:
-            self._started(reservation)
+    def close(self, reservation: Reservation) -> Sequence[Spot]:
+        """End a call; return whom to wake.
 
-    def _started(self, reservation: Reservation) -> None:
-        self._pending -= reservation.pending
-        reservation.pending = 0
-
-    def close(self, reservation: Reservation, door: Door) -> list[Spot]:
-        """End a call: give back its bytes, return whom to wake."""
-        with self.lock:
-            if reservation.generation != self.generation or reservation.closed:
-                return []
-            reservation.closed = self._changed = True
-            door.running -= 1
-            self.running -= 1
-            self.ended += 1
-            if reservation.waiting or self.measuring is reservation:
-                self._unmark(reservation)
-            if reservation.pending:
-                self._started(reservation)
-            if reservation.drawn or reservation.lent:
-                self._give_back(reservation)
-            else:
-                self.reserved -= reservation.need
-                self.returned += reservation.need
-            if not self.queue:
-                return []
+        Without the lock, as long as nobody waits: the sums are put right when somebody looks. Whoever queues at the
+        same moment sees this call in `over`, or is seen here.
+        """
+        reservation.closed = True
+        self.over.append(reservation)
+        if not self.queue:
+            return ()
         self.look(self.clock(), anew=True)
         with self.lock:
             return self.settle()
 
-    def _unmark(self, reservation: Reservation) -> None:
-        self._stalled -= reservation.waiting > 0
+    def settle_ended(self) -> None:
+        """Take the calls that have ended out of the sums, under the lock."""
+        while self.over:
+            reservation = self.over.popleft()
+            if reservation.generation == self.generation:
+                self._end(reservation)
+
+    def _end(self, reservation: Reservation) -> None:
+        self._changed = True
+        reservation.door.running -= 1
+        self.running -= 1
+        self.ended += 1
+        if reservation.waiting:
+            self._stalled -= 1
         if self.measuring is reservation:
             self.measuring = None
+        reservation.ended = True
+        self._give_back(reservation)
 
     def _give_back(self, reservation: Reservation) -> None:
         """Give bytes back, unless calls inside still draw on them: then the last of those does it."""
         if reservation.drawn:
             return
-        self.reserved -= reservation.need - reservation.lent
-        self.returned += reservation.need - reservation.lent
+        own = reservation.need - reservation.lent
+        self.reserved -= own
+        age = self.slice - reservation.slice
+        if age < len(self.young):
+            self.young[age] -= own
         parent = reservation.parent
         if parent is not None and reservation.lent:
             parent.drawn -= reservation.lent
-            if parent.closed:
+            if parent.ended:
                 self._give_back(parent)
 
     def resize(self, reservation: Reservation, need: int) -> list[Spot]:
@@ -231,6 +257,9 @@ class Ledger:
             if reservation.closed or reservation.generation != self.generation:
                 return []
             need = max(need, reservation.lent, reservation.drawn)
+            age = self.slice - reservation.slice
+            if age < len(self.young):
+                self.young[age] += need - reservation.need
             self.reserved += need - reservation.need
             reservation.need = need
             self._changed = True
@@ -254,7 +283,7 @@ class Ledger:
         for caller in waiter.parent.callers() if waiter.parent is not None else ():
             stalled = caller.waiting > 0
             caller.waiting += step
-            if not caller.closed:
+            if not caller.ended:
                 self._stalled += (caller.waiting > 0) - stalled
 
     def settle(self) -> list[Spot]:
@@ -282,4 +311,6 @@ class Ledger:
                     head.passed += 1
             elif head is None:
                 head = waiter
+        if woken and head is not None:
+            woken.append(head.spot)  # it is the first now, and looks more often
         return woken

@@ -63,30 +63,35 @@ class Bounds:
 class Account:
     """One level as the ledger sees it: the last reading, and `base`, what is used without the calls now running.
 
-    With `reserved` bytes promised to calls that have started, of which each has allocated between nothing and its
-    share, the base lies between `used - reserved` and `used`. It is moved no further than each reading proves: up to
+    With `reserved` bytes promised to running calls of which each has allocated between nothing and its share, the
+    base lies between `used - reserved` and `used`. It is moved no further than each reading proves: up to
     `used - reserved` (caches have grown, a neighbour has come), down to `used`. With nothing running both are the same.
+
+    `held` is the base that decides now: calls that have just started (`young`) have allocated nothing yet, so for the
+    moment more must belong to the base. Without that, what ended calls left in the allocator would hide behind the
+    promises to those that took their places.
     """
 
-    __slots__ = ("base", "level")
+    __slots__ = ("base", "held", "level")
 
     def __init__(self, level: Level) -> None:
         self.level = level
-        self.base = level.used
+        self.base = self.held = level.used
 
-    def look(self, level: Level, reserved: int, freed: int = 0) -> None:
+    def look(self, level: Level, reserved: int, young: int = 0, freed: int = 0) -> None:
         """Take a new reading; `freed` bytes of the base are known to have been given back since the last one."""
         self.level = level
         self.base = min(max(self.base - freed, level.used - reserved), level.used)
+        self.held = max(self.base, min(level.used, level.used - reserved + young))
 
 
 def room(accounts: Iterable[Account], bounds: Bounds, fraction: float) -> float:
-    """Return how many bytes may be promised in all, so that base + promised stays below every level's ceiling."""
-    return min((bounds.ceiling(each.level, fraction) - each.base for each in accounts), default=math.inf)
+    """Return how many bytes may be promised in all, so that held + promised stays below every level's ceiling."""
+    return min((bounds.ceiling(each.level, fraction) - each.held for each in accounts), default=math.inf)
 
 
 def tightest(accounts: Iterable[Account], bounds: Bounds) -> Level | None:
     """Return the level that binds: the one with the least room for promises; None if nothing is limited."""
-    spaces = [(bounds.ceiling(each.level, bounds.threshold) - each.base, each.level) for each in accounts]
+    spaces = [(bounds.ceiling(each.level, bounds.threshold) - each.held, each.level) for each in accounts]
     space, level = min(spaces, key=lambda pair: pair[0], default=(math.inf, None))
     return None if space == math.inf else level

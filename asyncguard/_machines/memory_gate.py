@@ -90,7 +90,9 @@ class MemoryGate:
 
     def idle(self) -> bool:
         """Tell whether nothing would be lost but an estimate that can be learned again."""
-        return not self.running and not self.waiting
+        with self.ledger.lock:
+            self.ledger.settle_ended()
+            return not self.running and not self.waiting
 
     # --- the fast path ---
 
@@ -106,13 +108,13 @@ class MemoryGate:
         with ledger.lock:
             if self._looks != ledger.looks:
                 self._reckon()
-            promised = ledger.reserved + ledger.returned
-            if self.pressed or ledger.queue or ledger.measuring or promised + need > self._room:
+            if self.pressed or ledger.queue or ledger.measuring or ledger.reserved + need > self._room:
                 raise LookupError
             self.running += 1
             ledger.running += 1
             ledger.reserved += need
-            permit = Reservation(need)
+            ledger.young[0] += need
+            permit = Reservation(need, self, ledger.slice)
             if ledger.generation:
                 permit.generation = ledger.generation
             return permit
@@ -139,7 +141,6 @@ class MemoryGate:
 
     def begin(self, permit: Reservation, waited: float, *, queued: bool) -> Reservation:
         """Hand over a reservation: the call starts now."""
-        self.ledger.start(permit)
         if permit.measured:
             self._meter.start()
         decision = "forced" if permit.forced else "waited" if queued else "admitted"
@@ -208,7 +209,7 @@ class MemoryGate:
 
     def release(self, permit: Reservation) -> Wake:
         """Give the bytes back."""
-        woken = self.ledger.close(permit, self)
+        woken = self.ledger.close(permit)
         if permit.learned:
             self._tidy()
         return woken
@@ -218,7 +219,7 @@ class MemoryGate:
         if permit.measured:
             self._meter.stop()
             self.forget(permit)
-        return self.ledger.close(permit, self)
+        return self.ledger.close(permit)
 
     def reconcile(self, permit: Reservation, actual: float) -> Wake:
         """Correct the bytes of a running call."""

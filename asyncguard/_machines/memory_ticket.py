@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from asyncguard._machines.estimate import ArgumentBytes
-from asyncguard._machines.ledger import Reservation
+from asyncguard._machines.ledger import SLICE, Reservation
 
 if TYPE_CHECKING:
     from asyncguard._machines.gate import Request, Wake
@@ -77,10 +77,11 @@ class MemoryTicket:
         return 0 if parent is None or parent.closed else parent.need - parent.drawn
 
     def _open(self, need: int, lent: int, *, forced: bool, measured: bool) -> None:
-        permit = self._permit = Reservation(need)
+        ledger = self._gate.ledger
+        permit = self._permit = Reservation(need, self._gate, ledger.slice)
         permit.parent, permit.lent = self.parent, lent
         permit.forced, permit.measured = forced, measured
-        self._gate.ledger.open(permit, self._gate)
+        ledger.open(permit)
         if measured and self._gate.learner is not None:
             self._gate.learner.begins(permit)
 
@@ -91,6 +92,7 @@ class MemoryTicket:
         gate, ledger = self._gate, self._gate.ledger
         woken: Wake = ()
         with ledger.lock:
+            ledger.settle_ended()
             if (ledger.queue and not self._passes()) or not self.grant():
                 self.ahead = len(ledger.queue)
                 self._queued = True
@@ -127,7 +129,13 @@ class MemoryTicket:
         return self.taken(now)
 
     def due(self, now: float) -> float:
-        """Return when to look again: after 50 ms, then in growing steps, at last every second."""
+        """Return when to look again: after 50 ms, then in growing steps, at last every second.
+
+        The first in the queue sooner, if it is only kept out until it is seen what others take.
+        """
+        ledger = self._gate.ledger
+        if ledger.cautious and next(iter(ledger.queue), None) is self:
+            return now + SLICE
         return now + min(LAST_LOOK, max(FIRST_LOOK, now - self.since))
 
     def withdraw(self) -> Wake:
@@ -137,7 +145,7 @@ class MemoryTicket:
         permit, self._permit = self._permit, None
         if permit is not None:
             self._gate.forget(permit)
-            return ledger.close(permit, self._gate)
+            return ledger.close(permit)
         with ledger.lock:
             return ledger.settle()
 

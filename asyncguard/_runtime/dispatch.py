@@ -41,6 +41,7 @@ def subscribe(handler: Handler) -> Callable[[], None]:
             if handler in kept:
                 kept.remove(handler)
             handlers = tuple(kept)
+            _complained.difference_update([each for each in _complained if each[0] == id(handler)])
 
     return unsubscribe
 

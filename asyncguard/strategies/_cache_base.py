@@ -79,26 +79,26 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
 
     def clear(self) -> None:
         """Forget everything. What is being computed now is given to those who wait and not stored."""
-        core = self.state()
+        core = self.core_here()
         held = list(cores.leases(core.cells()))
         for store in core.stores():
             store.clear(held)
 
     def invalidate_tag(self, tag: str) -> int:
         """Forget what carries a tag, also what is being computed for it; return how many values that were."""
-        core = self.state()
+        core = self.core_here()
         held = list(cores.leases(core.cells(), tag))
         return sum(len(store.remove_tag(tag, held).gone) for store in core.stores())
 
     def trim(self, fraction: float) -> int:
         """Give up a fraction (0..1) of the values, those least worth keeping; return how many those were."""
         checks.fraction("fraction", fraction)
-        core = self.state()
+        core = self.core_here()
         return sum(len(store.trim(fraction, core.now()).gone) for store in core.stores())
 
     def info(self) -> CacheInfo:
         """Return what the cache holds and how often it answered."""
-        core = self.state()
+        core = self.core_here()
         cells, stores = core.cells(), core.stores()
         return CacheInfo(
             entries=sum(len(store) for store in stores),
@@ -131,7 +131,7 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
 
     def _called_through(self, fn: Callable[..., Any]) -> CachedFunction:
         """Return the handle to a function that is called through a pipeline: `pipeline.call(fn, ...)`."""
-        if not self.state().knows(cores.resolve(fn)[0]):
+        if not self.core_here().knows(cores.resolve(fn)[0]):
             raise TypeError(f"{colour.name_of(fn)} is not guarded by this {self.kind}, nor was it called through it")
         is_async = colour.kind_of(fn) == "async"
         return self.handle(Bound(self, fn, Site(Pipeline(self), fn), is_async=is_async), ())
@@ -162,13 +162,7 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         return self._only().invalidate(*args, **kwargs)
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the value of a call anew and store it; to be awaited for an async function.
-
-        For a function without parameters it is `.of(fn).refresh()`: without arguments this is the base class's own.
-        """
-        if not args and not kwargs:
-            super().refresh()
-            return None
+        """Compute the value of a call anew and store it; to be awaited for an async function."""
         return self._only().refresh(*args, **kwargs)
 
     # --- life cycle ---
@@ -181,7 +175,7 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         """Cancel the refreshes that run in the background and wait for their end."""
         for work in list(self._running):
             await flights.stop(work)
-        self.state().background.close()
+        self.core_here().background.close()
 
     def after_fork(self) -> None:
         """Forget what is in flight in the parent."""

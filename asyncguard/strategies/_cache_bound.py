@@ -64,7 +64,7 @@ class Bound:
         strategy, place = self.strategy, self.place or self.resolve()
         if not strategy.special:
             return strategy.core, strategy.options, place
-        core, options = strategy.state(), strategy.live()
+        core, options = strategy.core_here(), strategy.live()
         if core is not strategy.core or options is not strategy.options:
             place = self.at(core, options.rules)
         return core, options, place

@@ -34,7 +34,7 @@ def begin(strategy: Monitor, place: Place, args: Args, kwargs: Kwargs) -> Call:
     much as anything here.
     """
     if strategy.special:
-        core, view = strategy.state(), strategy.view()
+        core, view = strategy.core_here(), strategy.view()
         counts = core.of(place.name)
     else:
         core, view = strategy.core, strategy.plain_view

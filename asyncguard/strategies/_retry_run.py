@@ -39,7 +39,7 @@ class Run:
         self._place = place
         self._options = strategy.live()
         self.mode = strategy.mode_at(place.site)
-        self.clock = strategy.state().clock
+        self.clock = strategy.core_here().clock
         self._exact = started is not None
         self._elapsed_from = self.clock.now() if started is None else started
         self._attempts = Attempts(self._options.policy(), self.clock.random)
@@ -54,7 +54,7 @@ class Run:
     @classmethod
     def start(cls, strategy: Retry, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
         """Begin before the first attempt."""
-        run = cls(place_of(strategy, site, args, kwargs), strategy.state().clock.now(), giveup.given)
+        run = cls(place_of(strategy, site, args, kwargs), strategy.core_here().clock.now(), giveup.given)
         if run.mode == "enforce" and run._options.max_retries is None and deadlines.remaining() is None:
             raise ValueError(
                 f"{run._place}: max_retries=None retries until the deadline, and there is none: give it one, with a "

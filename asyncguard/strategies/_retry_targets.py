@@ -88,7 +88,7 @@ class Place:
 def place_of(strategy: Retry, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Place:
     """Find the partition of a call."""
     by = strategy.live().partition or site.pipeline.partition
-    targets = strategy.state()
+    targets = strategy.core_here()
     if by is None:
         return Place(strategy, site, None, targets.single)
     key = partition_key(by, args, kwargs)

@@ -75,7 +75,7 @@ class CircuitBreaker(AdmissionStrategy[CircuitBreakerOptions, Circuit]):
     # --- the state, and changing it by hand ---
 
     @property
-    def state(self) -> CircuitState:  # type: ignore[override] # the page's word; our own state is `super().state()`
+    def state(self) -> CircuitState:
         """Where the circuit is: closed, open, half_open or forced_open; with partitions, the worst of them."""
         found = {circuit.state for _, circuit in self._circuits(None)}
         return next(state for state in _WORST_FIRST if state in found)
@@ -83,7 +83,7 @@ class CircuitBreaker(AdmissionStrategy[CircuitBreakerOptions, Circuit]):
     @property
     def states(self) -> dict[Hashable, CircuitState]:
         """Where the circuit of each partition is; empty without partitions."""
-        return {key: circuit.state for key, circuit in super().state().partitions.items()}
+        return {key: circuit.state for key, circuit in self.core_here().partitions.items()}
 
     def open(self, *, partition: Hashable = None) -> None:
         """Open for `open_for` seconds, as if it had tripped; all partitions unless one is named."""
@@ -107,31 +107,16 @@ class CircuitBreaker(AdmissionStrategy[CircuitBreakerOptions, Circuit]):
             self.announce(self.own_site(), circuit, "" if key is None else str(key))
 
     def _circuits(self, partition: Hashable) -> Iterator[tuple[Hashable, Circuit]]:
-        gates = super().state()
+        gates = self.core_here()
         if partition is not None:
             yield partition, gates.partitions.get(partition)
             return
         yield None, gates.single
         yield from gates.partitions.items()
 
-    # The two methods of the base class that ask for `state()`.
-
-    def gates(self) -> list[Circuit]:
-        """Return every circuit there is now."""
-        return list(super().state())
-
-    def gate_for(self, site: Site, args: Args, kwargs: Kwargs) -> tuple[Circuit, str]:
-        """Return the circuit for these arguments and the name of its partition."""
-        by = self.live().partition or site.pipeline.partition
-        gates = super().state()
-        if by is None:
-            return gates.single, ""
-        key = partition_key(by, args, kwargs)
-        return gates.partitions.get(key), str(key)
-
     def describe(self) -> list[str]:
         """Say where the circuit is and why; with partitions, of those that are not closed."""
-        gates = super().state()
+        gates = self.core_here()
         if self.options.partition is None and not len(gates.partitions):
             return [gates.single.describe()]
         troubled = [(key, each) for key, each in gates.partitions.items() if each.state is not CircuitState.CLOSED]

@@ -164,7 +164,7 @@ class MemoryGuard(AdmissionStrategy[MemoryGuardOptions, MemoryGate]):
     def _tidy(self) -> None:
         ledger = self.gate.ledger
         if self.options.reclaim is not False and not ledger.running:
-            reclaim.shared().tidy(lambda: ledger.ended, ledger.trimmed)
+            reclaim.shared().tidy(ledger.mark, ledger.trimmed)
 
     def _reclaimed(self, method: str, freed: int, seconds: float) -> None:
         site = self.own_site()

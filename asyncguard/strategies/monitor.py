@@ -54,11 +54,11 @@ class Monitor(Transparent[MonitorOptions, MonitorCore]):
 
     def active(self) -> int:
         """Return how many calls are in flight now."""
-        return sum(len(counts.active) for counts in list(self.state().counts.values()))
+        return sum(len(counts.active) for counts in list(self.core_here().counts.values()))
 
     def durations(self) -> dict[str, dict[str, Snapshot]]:
         """Return the durations so far, in seconds: by name of the function, then by outcome."""
-        return {name: counts.durations() for name, counts in list(self.state().counts.items())}
+        return {name: counts.durations() for name, counts in list(self.core_here().counts.items())}
 
     def describe(self) -> list[str]:
         """Say how many calls there were and how long they took."""

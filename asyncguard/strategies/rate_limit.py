@@ -93,12 +93,12 @@ class RateLimit(AdmissionStrategy[RateLimitOptions, Bucket]):
             wake(gate.limit(quota.remaining, quota.reset, weighed=quota.tokens))
 
     def _gate(self, partition: Hashable) -> Bucket:
-        gates = self.state()
+        gates = self.core_here()
         return gates.single if partition is None else gates.partitions.get(partition)
 
     def describe(self) -> list[str]:
         """Say what is left of each rate; with partitions, of those that are not at rest."""
-        gates = self.state()
+        gates = self.core_here()
         if self.options.partition is None and not len(gates.partitions):
             return [gates.single.describe()]
         busy = [(key, each) for key, each in gates.partitions.items() if not each.idle()]

@@ -76,8 +76,7 @@ class Retry(Transparent[RetryOptions, Targets]):
         """Time every call from now on: one has failed. Reading the clock costs a third of the happy path."""
         if not self._timed:
             self._timed = True
-            with self._lock:
-                self._set_special()
+            self.reconsider()
 
     def _set_special(self) -> None:
         super()._set_special()
@@ -95,19 +94,17 @@ class Retry(Transparent[RetryOptions, Targets]):
     def park(self, target: Target, now: float, seconds: float, most: float) -> bool:
         """Let all callers of a target wait; tell whether none did before."""
         fresh = target.parked.park(now, seconds, most)
-        with self._lock:
-            self._set_special()
+        self.reconsider()
         return fresh
 
     def unpark(self, target: Target, now: float) -> None:
         """Go back to the happy path if a pause is over."""
         if target.parked.over(now):
-            with self._lock:
-                self._set_special()
+            self.reconsider()
 
     def describe(self) -> list[str]:
         """Say what the budget has left and which targets are parked."""
-        targets, lines = self.state(), list[str]()
+        targets, lines = self.core_here(), list[str]()
         now = targets.clock.now()
         for key, target in targets:
             name = "" if key is None else f"[{key}] "

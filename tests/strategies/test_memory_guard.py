@@ -83,7 +83,7 @@ async def together(*functions: Any) -> None:
 
 
 def in_use(guard: Any) -> tuple[int, int, int]:
-    ledger = guard.state().single.ledger
+    ledger = guard.core_here().single.ledger
     return ledger.reserved, ledger.running, len(ledger.queue)
 
 
@@ -595,7 +595,7 @@ def test_other_options_can_be_put_in_force_while_running(machine: Machine) -> No
         guard.configure(estimate="auto")
         machine.measured = 50
         call()
-        assert guard.state().single.learner.need is not None
+        assert guard.core_here().single.learner.need is not None
 
 
 # --- telemetry ---

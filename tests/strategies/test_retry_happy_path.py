@@ -161,7 +161,7 @@ def test_status_names_the_parked_partition():
 def test_a_partition_that_knows_nothing_any_more_may_be_forgotten():
     strategy = retry(partition=lambda host: host, **AT_ONCE)
     with testing.virtual_clock() as virtual:
-        targets = strategy.state()
+        targets = strategy.core_here()
         idle, parked, spent = (targets.partitions.get(key) for key in "abc")
         strategy.park(parked, virtual.now(), 5.0, 60.0)
         assert spent.allowance.withdraw(virtual.now())
