@@ -132,7 +132,7 @@ class Ledger:
             if now < self.fresh_until and self.looks and not freed and not (anew and self.over):
                 return
             self.fresh_until = now + FRESH
-            self.settle_ended()
+            self._put_right()
             before = self.reserved
         reading = self._read()
         with self.lock:
@@ -170,15 +170,19 @@ class Ledger:
     def trimmed(self, ended: int) -> None:
         """Say that the allocator was emptied; the heap is clean if no call has run since `ended` calls were over."""
         with self.lock:
-            self.settle_ended()
-            if not self.running and self.ended == ended:
+            if self._quiet() and self._over_so_far() == ended:
                 self._clean_at = ended
 
     def mark(self) -> int:
         """Return how many calls are over, for `trimmed`."""
         with self.lock:
-            self.settle_ended()
-            return self.ended
+            return self._over_so_far()
+
+    def _over_so_far(self) -> int:
+        return self.ended + len(self.over)
+
+    def _quiet(self) -> bool:
+        return self.running == len(self.over)
 
     # --- calls ---
 
@@ -201,13 +205,13 @@ class Ledger:
             self.measuring.alone = False
         if reservation.measured:
             self.measuring = reservation
-            reservation.clean = self._clean_at == self.ended
+            reservation.clean = self._clean_at == self._over_so_far()
 
     def close(self, reservation: Reservation) -> Sequence[Spot]:
         """End a call; return whom to wake.
 
-        Without the lock, as long as nobody waits: the sums are put right when somebody looks. Whoever queues at the
-        same moment sees this call in `over`, or is seen here.
+        As long as nobody waits, without the lock: the sums are put right before the next reading, which has to come
+        before its bytes serve another call anyway. Whoever queues at this moment sees it in `over`, or is seen here.
         """
         reservation.closed = True
         self.over.append(reservation)
@@ -217,8 +221,18 @@ class Ledger:
         with self.lock:
             return self.settle()
 
-    def settle_ended(self) -> None:
-        """Take the calls that have ended out of the sums, under the lock."""
+    def standing(self) -> tuple[int, int]:
+        """Return the bytes promised to running calls and how many run, without those that have ended."""
+        with self.lock:
+            if len(self.over) > LOOKAHEAD:  # somebody asks at each of very many calls: do not count them each time
+                self._put_right()
+                self.fresh_until = -math.inf
+            gone = list(self.over)
+            reserved = self.reserved - sum(each.need - each.lent for each in gone if not each.drawn)
+            return reserved, self.running - len(gone)
+
+    def _put_right(self) -> None:
+        """Take the calls that have ended out of the sums, under the lock and before a reading."""
         while self.over:
             reservation = self.over.popleft()
             if reservation.generation == self.generation:

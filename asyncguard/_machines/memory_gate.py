@@ -91,8 +91,8 @@ class MemoryGate:
     def idle(self) -> bool:
         """Tell whether nothing would be lost but an estimate that can be learned again."""
         with self.ledger.lock:
-            self.ledger.settle_ended()
-            return not self.running and not self.waiting
+            gone = sum(each.door is self for each in self.ledger.over)
+            return self.running == gone and not self.waiting
 
     # --- the fast path ---
 
@@ -251,7 +251,7 @@ class MemoryGate:
         """Return a decision with the numbers of the level that has the least room now."""
         accounts = list(self.ledger.accounts.values())
         level = levels.tightest(accounts, self.bounds)
-        return Decision(decision, level, self.bounds, self.ledger.reserved, self.ledger.running, need, waited)
+        return Decision(decision, level, self.bounds, *self.ledger.standing(), need, waited)
 
     def refusal(self, ticket: MemoryTicket, now: float) -> MemoryPressureError:
         """Return the error for a call that is not let in, and note the decision."""

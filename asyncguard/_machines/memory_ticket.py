@@ -92,7 +92,6 @@ class MemoryTicket:
         gate, ledger = self._gate, self._gate.ledger
         woken: Wake = ()
         with ledger.lock:
-            ledger.settle_ended()
             if (ledger.queue and not self._passes()) or not self.grant():
                 self.ahead = len(ledger.queue)
                 self._queued = True

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from asyncguard._machines import checks
 from asyncguard._machines.text import Redactor
@@ -48,7 +48,7 @@ class MonitorOptions(Options):
 
 
 def _names(option: str, value: Any) -> tuple[str, ...]:
-    names: list[Any] = list(value) if isinstance(value, tuple | list | set | frozenset) else [None]
+    names = list(cast("Iterable[Any]", value)) if isinstance(value, tuple | list | set | frozenset) else [None]
     if not all(isinstance(each, str) and each for each in names):
         raise checks.wrong_type(option, value, "a tuple of names, such as ('model', 'options.language')")
     return tuple(names)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from asyncguard._admission import AdmissionStrategy, Gates
 from asyncguard._machines.circuit import Circuit
 from asyncguard._machines.circuit_words import CircuitState
-from asyncguard._machines.partitions import partition_key
 from asyncguard.strategies._circuit_options import CircuitBreakerOptions, On, is_dependency_failure
 
 if TYPE_CHECKING:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from asyncguard._machines.estimate import ArgumentBytes, Learner
 from asyncguard._machines.gate import Request
-from asyncguard._machines.ledger import FRESH, Ledger, Reservation
+from asyncguard._machines.ledger import SLICE, Ledger, Reservation
 from asyncguard._machines.levels import Bounds, Level, Reading
 from asyncguard._machines.memory_gate import MemoryGate
 from asyncguard._machines.memory_ticket import MemoryTicket
@@ -57,8 +59,10 @@ class Bench:
         self.levels = levels
 
     def use(self, used: int, limit: int = LIMIT) -> None:
+        """Something changes, long enough after all calls began."""
+        self.ledger.look(self.now, anew=True)
         self.levels = [Level("box", limit, used)]
-        self.now += FRESH
+        self.now += 3 * SLICE
 
     def read(self) -> Reading:
         self.reads += 1
@@ -102,6 +106,6 @@ class Bench:
 
 
 def empty(ledger: Ledger) -> bool:
-    return (ledger.reserved, ledger.running, len(ledger.queue), ledger._stalled, ledger._pending, ledger.measuring) == (
-        0, 0, 0, 0, 0, None
-    )
+    ledger.look(math.inf, anew=True)
+    sums = (ledger.reserved, ledger.running, ledger.young, ledger._stalled, len(ledger.over))
+    return sums == (0, 0, [0, 0], 0, 0) and not ledger.queue and ledger.measuring is None

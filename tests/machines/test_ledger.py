@@ -202,8 +202,8 @@ def test_first_come_first_served() -> None:
     gate = bench.gate(400)
     running = [bench.enter(gate), bench.enter(gate)]
     waiting = [bench.wait(gate) for _ in range(3)]
-    assert gate.release(running[0]) == [waiting[0].spot]
-    assert gate.release(running[1]) == [waiting[1].spot]
+    for permit, ticket in zip(running, waiting, strict=False):
+        assert gate.release(permit)[0] is ticket.spot
 
 
 def test_a_small_call_passes_a_big_one_that_waits_sixteen_times() -> None:
@@ -340,9 +340,9 @@ def test_a_call_inside_draws_on_what_its_caller_has_reserved() -> None:
     gate = bench.gate(None)
     outer = bench.enter(gate, 400)
     inner = bench.enter(gate, 300, inside=outer)
-    assert (bench.ledger.reserved, inner.lent) == (400, 300)
+    assert (bench.ledger.standing()[0], inner.lent) == (400, 300)
     second = bench.enter(gate, 300, inside=outer)
-    assert (bench.ledger.reserved, second.lent) == (600, 100)
+    assert (bench.ledger.standing()[0], second.lent) == (600, 100)
     for permit in (inner, second, outer):
         gate.release(permit)
     assert empty(bench.ledger)
@@ -389,7 +389,7 @@ def test_a_caller_that_is_gone_leaves_its_bytes_until_the_calls_inside_have_ende
     outer = bench.enter(gate, 400)
     inner = bench.enter(gate, 300, inside=outer)
     gate.release(outer)
-    assert bench.ledger.reserved == 400
+    assert bench.ledger.standing()[0] == 400
     gate.release(inner)
     assert empty(bench.ledger)
 
@@ -402,7 +402,7 @@ def test_a_caller_cancelled_while_a_call_inside_waits_leaves_nothing_behind() ->
     inner = bench.wait(gate, 800, inside=outer)
     gate.release(outer)
     inner.withdraw()
-    assert (bench.ledger.reserved, bench.ledger.running, bench.ledger._stalled) == (100, 1, 0)
+    assert (*bench.ledger.standing(), bench.ledger._stalled) == (100, 1, 0)
 
 
 def test_a_wrong_size_can_be_corrected_while_the_call_runs() -> None:
@@ -411,7 +411,7 @@ def test_a_wrong_size_can_be_corrected_while_the_call_runs() -> None:
     permit = bench.enter(gate)
     ticket = bench.wait(gate)
     assert gate.reconcile(permit, 100) == [ticket.spot]
-    assert bench.ledger.reserved == 600
+    assert bench.ledger.standing()[0] == 600
 
 
 # --- learning ---
@@ -426,7 +426,7 @@ def test_the_first_call_runs_alone_and_those_that_come_meanwhile_wait_for_it() -
     bench.meter.peak = 200 << 20
     assert bench.meter.running
     assert bench.end(gate, first) == [ticket.spot for ticket in waiting]
-    assert bench.ledger.reserved == 3 * 240 << 20
+    assert bench.ledger.standing()[0] == 3 * 240 << 20
 
 
 def test_the_need_is_asked_for_at_admission_and_not_when_queueing() -> None:
@@ -631,4 +631,4 @@ def test_other_options_hold_for_calls_that_come_from_now_on() -> None:
     gate.configure(gate.bounds, 100, waits=True)
     assert bench.enter(gate).need == 100
     gate.release(permit)
-    assert bench.ledger.reserved == 100
+    assert bench.ledger.standing()[0] == 100

@@ -84,7 +84,7 @@ async def together(*functions: Any) -> None:
 
 def in_use(guard: Any) -> tuple[int, int, int]:
     ledger = guard.core_here().single.ledger
-    return ledger.reserved, ledger.running, len(ledger.queue)
+    return *ledger.standing(), len(ledger.queue)
 
 
 # --- what it is for ---
@@ -537,7 +537,7 @@ def test_this_process_is_measured_for_real() -> None:
     call()
     need = guard.gate.learner.need
     assert 48 << 20 <= need < 200 << 20
-    assert guard.gate.ledger.reserved == 0
+    assert guard.gate.ledger.standing() == (0, 0)
 
 
 # --- modes, options in place ---

@@ -18,9 +18,9 @@ NO_CALLABLE = (3, "f")
 NO_ERRORS = (BaseException, KeyboardInterrupt, (), (ValueError, SystemExit), "ValueError", 3, (3,))
 
 MAKE = {
-    "retry": lambda **options: ag.retry(**options),
+    "retry": ag.retry,
     "timeout": lambda seconds=1.0, **options: ag.timeout(seconds, **options),
-    "circuit_breaker": lambda **options: ag.circuit_breaker(**options),
+    "circuit_breaker": ag.circuit_breaker,
     "bulkhead": lambda max_concurrent=1, **options: ag.bulkhead(max_concurrent, **options),
     "rate_limit": lambda rate="10/s", **options: ag.rate_limit(rate, **options),
     "memory_guard": lambda threshold=0.85, **options: ag.memory_guard(threshold, **options),
@@ -28,7 +28,7 @@ MAKE = {
     "cache_result": lambda ttl=60.0, **options: ag.cache_result(ttl, **options),
     "cache_items": lambda ttl=60.0, **options: ag.cache_items(ttl, **{"over": "texts", **options}),
     "validate_input": lambda **options: ag.validate_input({}, **options),
-    "monitor": lambda **options: ag.monitor(**options),
+    "monitor": ag.monitor,
 }
 
 TABLE: dict[str, dict[str, tuple[object, ...]]] = {
@@ -125,7 +125,9 @@ TABLE: dict[str, dict[str, tuple[object, ...]]] = {
 for _kind in MAKE:
     TABLE.setdefault(_kind, {}).update({"mode": NO_MODE, "on_event": NO_CALLABLE, "name": ("", 3)})
 
-ROWS = [(kind, option, value) for kind, options in TABLE.items() for option, values in options.items() for value in values]
+ROWS = [
+    (kind, option, value) for kind, options in TABLE.items() for option, values in options.items() for value in values
+]
 
 
 @pytest.mark.parametrize(("kind", "option", "value"), ROWS, ids=[f"{k}-{o}-{v!r}" for k, o, v in ROWS])

@@ -27,7 +27,7 @@ def requests(result: Result) -> str:
     spans = [(one.started, over(result, one)) for one in attempts]
     rows = lanes(spans)
     high = max(rows, default=0) + 1
-    plot = _plot(result, high=high, height=44 + LANE * high, label="requests over time")
+    plot = _plot(result, high=high, height=46 + LANE * high, label="requests over time")
     _bands(plot, result)
     zero = result.journal.started
     for attempt, (start, end), row in zip(attempts, spans, rows, strict=True):
@@ -67,8 +67,8 @@ def _bands(plot: Plot, result: Result) -> None:
 
 def circuit(result: Result) -> str:
     """The state of the circuit as a coloured ribbon."""
-    plot = _plot(result, high=1, height=46, label="state of the circuit breaker")
-    plot.text(46, 19, "circuit", "tick left")
+    plot = _plot(result, high=1, height=60, label="state of the circuit breaker")
+    plot.text(46, 31, "circuit", "tick left")
     for start, end, state in circuit_states(result.journal):
         plot.bar((start, end, 0.1, 0.9), state, f"circuit {state} from {start:.1f} s to {end:.1f} s")
     return plot.render()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass, field
 
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 24
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 20, 24
 
 
 @dataclass(slots=True)
@@ -29,18 +29,18 @@ class Plot:
         return round(self.height - BOTTOM - value / self.high * (self.height - TOP - BOTTOM), 1)
 
     def bar(self, box: tuple[float, float, float, float], style: str, title: str = "") -> None:
-        """A filled rectangle (from, to, low, high), at least a pixel and a half wide, with a tooltip."""
+        """A filled rectangle (from, to, low, high), at least two pixels wide, with a tooltip."""
         start, end, low, high = box
         left, right, top, bottom = self.x(start), self.x(end), self.y(high), self.y(low)
         shown = f"<title>{html.escape(title)}</title>" if title else ""
-        size = f'width="{max(right - left, 1.5):.1f}" height="{bottom - top:.1f}"'
+        size = f'width="{max(right - left, 2.0):.1f}" height="{bottom - top:.1f}"'
         self.parts.append(f'<rect class="{style}" x="{left}" y="{top}" {size}>{shown}</rect>')
 
     def band(self, start: float, end: float, style: str, words: str) -> None:
-        """A background over the whole height, named at its foot."""
+        """A background over the whole height, named above it."""
         self.bar((start, end, 0, self.high), style, words)
         middle = (self.x(start) + self.x(end)) / 2
-        self.text(middle, TOP + 10, words, "band-name")
+        self.text(middle, TOP - 6, words, "band-name")
 
     def steps(self, points: list[tuple[float, float]], style: str, *, filled: bool = False) -> None:
         """A line that holds each value until the next point."""
