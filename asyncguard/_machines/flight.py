@@ -8,11 +8,12 @@ cancelled leaves; when the last has left, the work is to be cancelled. Everythin
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
 
+from asyncguard._machines import circles
 from asyncguard._machines.store import Lease
 
 
@@ -56,27 +57,25 @@ class Work:
 
 
 class Flight:
-    """The computation of one key. `value` or `error` is set before it stops running."""
+    """The computation of one key. `value` or `error` is set before it stops running.
 
-    __slots__ = ("error", "key", "lease", "state", "tags", "traceback", "value", "waiters", "work")
+    `owed` counts those who were waiting and have not taken their answer yet; the last one takes the error away, which
+    with its traceback refers to frames that refer to the flight.
+    """
+
+    __slots__ = ("error", "key", "lease", "owed", "state", "tags", "traceback", "value", "waiters", "work")
 
     def __init__(self, key: Hashable, work: Work, tags: tuple[Hashable, ...] = ()) -> None:
         self.key = key
         self.work = work
         self.tags = tags
         self.lease = Lease()
+        self.owed = 0
         self.state = State.RUNNING
         self.value: Any = None
         self.error: BaseException | None = None
         self.traceback: TracebackType | None = None
         self.waiters: dict[Waiter, None] = {}
-
-
-class CircularWaitError(RecursionError):
-    """The computation of a key would wait for itself."""
-
-
-_edges = threading.Lock()
 
 
 class Flights:
@@ -107,7 +106,7 @@ class Flights:
         with self._lock:
             flight, new = self.table.get(key), False
             if flight is not None and inside is not None:
-                _refuse_circle(inside, flight)
+                circles.refuse(inside, flight)
             if flight is None or anew or not flight.work.alive():
                 if flight is not None:
                     flight.lease.void = True  # a single store, and nobody makes it false again
@@ -119,7 +118,7 @@ class Flights:
     def leave(self, flight: Flight, waiter: Waiter, inside: Work | None = None) -> Work | None:
         """Stop waiting; return the work if it has to be cancelled, because nobody waits for any of its flights."""
         if inside is not None:
-            _unlink(inside, flight)
+            circles.unlink(inside, flight)
         with self._lock:
             if flight.waiters.pop(waiter, flight) is flight or flight.waiters:
                 return None
@@ -130,18 +129,28 @@ class Flights:
 
     @staticmethod
     def result(flight: Flight) -> Any:
-        """Return the value of a flight that is over, or raise its error.
+        """Return the value of a flight that is over, or raise its error; once for each who waited.
 
-        All waiters raise the same error, each with the frames of the function only: otherwise every one of them would
-        add its own frames to those of the ones before.
+        All raise the same error, each with the frames of the function only: otherwise every one of them would add its
+        own frames to those of the ones before.
         """
-        if flight.error is None:
+        if flight.state is State.DONE:
             return flight.value
-        error = flight.error
+        error, traceback = flight.error, flight.traceback
+        if error is None:
+            raise RuntimeError(f"the flight is {flight.state.value} and has no answer left")
+        Flights.let_go(flight)
         try:
-            raise error.with_traceback(flight.traceback)
+            raise error.with_traceback(traceback)
         finally:
-            del error, flight  # the traceback refers to this frame
+            del error, traceback, flight  # the error refers to this frame
+
+    @staticmethod
+    def let_go(flight: Flight) -> None:
+        """Leave the answer of a flight that is over to the others who waited."""
+        flight.owed -= 1
+        if flight.owed <= 0:
+            flight.error = flight.traceback = None
 
     def done(self, flight: Flight, value: Any) -> Sequence[Waiter]:
         """End a flight with a value; return whom to wake."""
@@ -186,20 +195,19 @@ class Flights:
 
     def _wait(self, flight: Flight, waiter: Waiter, inside: Work | None) -> None:
         if inside is not None and inside.running:
-            _link(inside, flight)
+            circles.link(inside, flight)
         flight.waiters[waiter] = None
 
-    def _settle(
-        self, flight: Flight, state: State, value: Any, error: BaseException | None
-    ) -> Sequence[Waiter]:
+    def _settle(self, flight: Flight, state: State, value: Any, error: BaseException | None) -> Sequence[Waiter]:
         with self._lock:
             if flight.state is not State.RUNNING:
                 return ()
-            flight.value, flight.error = value, error
-            flight.traceback = None if error is None else error.__traceback__
             self._end(flight, state)
             waiters = tuple(flight.waiters)
             flight.waiters.clear()
+            flight.value, flight.owed = value, len(waiters)
+            if error is not None and waiters:
+                flight.error, flight.traceback = error, error.__traceback__
         return waiters
 
     def _end(self, flight: Flight, state: State) -> None:
@@ -207,33 +215,3 @@ class Flights:
         flight.work.running -= 1
         if self.table.get(flight.key) is flight:
             del self.table[flight.key]
-
-
-def _link(inside: Work, flight: Flight) -> None:
-    """Note that a work waits for a flight."""
-    with _edges:
-        inside.waits_for.append(flight)
-
-
-def _refuse_circle(inside: Work, flight: Flight) -> None:
-    with _edges:
-        if inside.running and any(work is inside for work in _chain(flight.work)):
-            raise CircularWaitError("waits for itself")
-
-
-def _unlink(inside: Work, flight: Flight) -> None:
-    with _edges:
-        if flight in inside.waits_for:
-            inside.waits_for.remove(flight)
-
-
-def _chain(first: Work) -> Iterator[Work]:
-    """Yield a work and all that it waits for, directly or not."""
-    seen, ahead = {id(first)}, [first]
-    while ahead:
-        work = ahead.pop()
-        yield work
-        for flight in work.waits_for:
-            if flight.state is State.RUNNING and id(flight.work) not in seen:
-                seen.add(id(flight.work))
-                ahead.append(flight.work)

@@ -88,8 +88,10 @@ def kept_on(owner: object) -> dict[Hashable, Any] | None:
     held: _Held | None = kept.get(_ATTRIBUTE)
     if held is None or held.owner is None or held.owner() is not owner:
         try:
-            held = _Held(owner)
+            made = _Held(owner)
         except TypeError:  # it cannot be referenced weakly
             return None
-        kept[_ATTRIBUTE] = held
+        if held is not None:  # it came with a copy
+            kept.pop(_ATTRIBUTE, None)
+        held = cast("_Held", kept.setdefault(_ATTRIBUTE, made))
     return held.by_key

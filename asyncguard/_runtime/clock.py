@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncguard._runtime import forks
+from asyncguard._runtime.contexts import bring_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +96,7 @@ def activate(clock: Clock) -> Token[Clock | None]:
 
 def deactivate(token: Token[Clock | None]) -> None:
     """End what `activate` began."""
-    _chosen.reset(token)
+    bring_back(_chosen, token)
     _count(-1)
 
 

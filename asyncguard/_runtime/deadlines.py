@@ -17,6 +17,7 @@ from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
 from asyncguard._runtime import clock as clocks
+from asyncguard._runtime.contexts import bring_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -61,7 +62,7 @@ class Deadline:
         """Bring back the one around it; it stays open."""
         token, self._token = self._token, None
         if token is not None:
-            _current.reset(token)
+            bring_back(_current, token)
 
     def close(self) -> None:
         """End it: nothing is bound by it any more."""
@@ -93,7 +94,7 @@ def detached() -> Generator[None]:
     try:
         yield
     finally:
-        _current.reset(token)
+        bring_back(_current, token)
 
 
 class TaskDeadline(Deadline):
@@ -158,7 +159,10 @@ class TaskDeadline(Deadline):
         token = self._token
         if token is not None:
             self._token = None
-            _current.reset(token)
+            try:
+                _current.reset(token)
+            except ValueError:  # closed by the garbage collector in another context: `bring_back`, without a call
+                return
 
     def take_back(self) -> None:
         """The function swallowed our cancellation and returned: the task is not being cancelled any more."""

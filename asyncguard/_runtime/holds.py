@@ -11,6 +11,7 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 
 from asyncguard._runtime import forks
+from asyncguard._runtime.contexts import bring_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ class Holds:
     def leave(self, finish: Callable[[], None]) -> None:
         """End the call: run `finish` now, or when the last hold is closed."""
         if self._token is not None:
-            _current.reset(self._token)
+            bring_back(_current, self._token)
         with _lock:
             if self._open:
                 self._finish = finish

@@ -1,5 +1,7 @@
 """Give memory back under pressure: caches first, then young garbage, then what the allocator keeps.
 
+From the first time on big blocks do not stay in the allocator at all.
+
 Never on the caller's thread: `malloc_trim` of a gigabyte takes 200 ms, but releases the GIL. A full `gc.collect()`
 holds it however it is called, stalls every thread for just as long, and frees nothing of an array; it is run only on
 request. At most 5 % of the time goes into this (as dask does with its collections), and it backs off while it is
@@ -20,7 +22,7 @@ from typing import Protocol
 from asyncguard._runtime.dispatch import logger
 from asyncguard._runtime.peak import process_bytes
 
-__all__ = ["Reclaimer", "Trimmable", "register_cache", "shared", "trim_allocator"]
+__all__ = ["Reclaimer", "Trimmable", "register_cache", "release_big_blocks", "shared", "trim_allocator"]
 
 SHARE = 0.05
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -29,6 +31,9 @@ USEFUL = 0.05
 
 CACHE_FRACTION = 0.5
 YOUNG, ALL = 1, 2
+
+M_MMAP_THRESHOLD = -3
+BIG_BLOCK = 1 << 20
 
 Report = Callable[[str, int, float], None]
 """Told after each step: the method (cache, gc, malloc_trim), the bytes freed, the seconds it took."""
@@ -114,6 +119,7 @@ class Reclaimer:
             self._thread = None
 
     def _run(self, report: Report, done: Callable[[int], object], *, full: bool) -> None:
+        release_big_blocks()
         before = held = self._held()
         for method, step in _steps(full=full):
             start = self._clock()
@@ -159,15 +165,32 @@ def trim_allocator() -> bool:
 
 
 @functools.cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    """Return glibc's malloc_trim; musl, macOS and Windows have none."""
+def release_big_blocks() -> bool:
+    """Let freed blocks of 1 MiB and more go back to the system at once, from now on (glibc only).
+
+    glibc learns from each big block that is freed to keep the next one, up to 32 MiB, in the heap of each thread:
+    memory that no call uses and no other call can have. See mallopt(3), M_MMAP_THRESHOLD. Whoever has chosen a
+    threshold in the environment keeps it.
+    """
+    chosen = "MALLOC_MMAP_THRESHOLD_" in os.environ or "mmap_threshold" in os.environ.get("GLIBC_TUNABLES", "")
+    mallopt = None if chosen else _from_glibc("mallopt")
+    return mallopt is not None and mallopt(M_MMAP_THRESHOLD, BIG_BLOCK) == 1
+
+
+@functools.cache
+def _malloc_trim() -> Callable[..., int] | None:
+    return _from_glibc("malloc_trim")
+
+
+def _from_glibc(name: str) -> Callable[..., int] | None:
+    """Return a function of the allocator; musl, macOS and Windows have none of them."""
     try:
         import ctypes
 
-        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (ImportError, OSError, AttributeError, TypeError):
         return None
-    return trim
+    return function
 
 
 _shared = Reclaimer()

@@ -58,8 +58,19 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
 
     def __init__(self, options: CacheOptions) -> None:
         super().__init__(options)
-        self.bounds: weakref.WeakSet[Bound] = weakref.WeakSet()
+        self._bounds: weakref.WeakSet[Bound] = weakref.WeakSet()
         self._running: weakref.WeakSet[Work] = weakref.WeakSet()
+
+    def serve(self, bound: Bound) -> None:
+        """Remember a function that this cache serves."""
+        with self._lock:
+            self._bounds.add(bound)
+
+    @property
+    def bounds(self) -> list[Bound]:
+        """The functions that this cache serves."""
+        with self._lock:
+            return list(self._bounds)
 
     def new_core(self, clock: Clock) -> Core:
         """Build an empty cache."""
@@ -72,7 +83,7 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
 
     def reconfigured(self) -> None:
         """Find the places anew: other key rules make other places."""
-        for bound in list(self.bounds):
+        for bound in self.bounds:
             bound.resolve()
 
     # --- the whole cache ---
@@ -124,7 +135,7 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         record = record_of(fn)
         if record is None:
             return self._called_through(fn)
-        for bound in list(self.bounds):
+        for bound in self.bounds:
             if bound.site is record.site:
                 return self.handle(bound, (fn.__self__,) if isinstance(fn, MethodType) else ())
         raise TypeError(f"{colour.name_of(fn)} is not guarded by this {self.kind}")
@@ -138,7 +149,7 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
 
     def in_pipeline(self, pipeline: Pipeline) -> Self:
         """Return what `pipeline[CacheResult]` is: this cache, its `get`, `invalidate`, `refresh` for that pipeline."""
-        if all(bound.site.pipeline is pipeline for bound in list(self.bounds)):
+        if all(bound.site.pipeline is pipeline for bound in self.bounds):
             return self
         view = object.__new__(self.view)
         view.__dict__ = self.__dict__  # one state: only the function differs
@@ -147,7 +158,7 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
 
     def _only(self) -> CachedFunction:
         chosen = self.chosen
-        found = {id(b.function): b for b in list(self.bounds) if chosen is None or b.site.pipeline is chosen}
+        found = {id(b.function): b for b in self.bounds if chosen is None or b.site.pipeline is chosen}
         if len(found) != 1:
             names = ", ".join(sorted(bound.name for bound in found.values())) or "none"
             raise TypeError(f"this {self.kind} serves {len(found)} functions ({names}): say which one, with .of(fn)")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from asyncguard._machines.flight import CircularWaitError, Flight, Flights, State, Waiter, Work
+from asyncguard._machines.circles import CircularWaitError
+from asyncguard._machines.flight import Flight, Flights, State, Waiter, Work
 from asyncguard._machines.keyer import Keyer
 from asyncguard._runtime import flights as running
 from asyncguard.strategies._cache_calls import circular
@@ -96,10 +97,17 @@ class Batch:
 
         Raises the error of the first item that failed.
         """
-        lost = [key for key, flight in flights.items() if flight.state is State.LOST]
-        for key, flight in flights.items():
-            if flight.state is not State.LOST:
-                self.rows[key] = Flights.result(flight)
+        answered = {key: flight for key, flight in flights.items() if flight.state is not State.LOST}
+        lost = [key for key in flights if key not in answered]
+        del flights
+        try:
+            while answered:
+                key = next(iter(answered))
+                self.rows[key] = Flights.result(answered.pop(key))
+        finally:
+            for flight in answered.values():
+                Flights.let_go(flight)
+            answered.clear()  # an error refers to this frame, which must not refer to the error
         return lost
 
     # --- the call ---

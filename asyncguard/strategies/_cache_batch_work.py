@@ -10,7 +10,7 @@ from asyncguard._machines.flight import Flight, State, Work
 from asyncguard._runtime import flights as running
 from asyncguard.strategies import _cache_values as values
 from asyncguard.strategies._cache_batch import Batch
-from asyncguard.strategies._cache_calls import ERROR_PAUSE
+from asyncguard.strategies._cache_calls import ERROR_PAUSE, without_our_frames
 from asyncguard.strategies._cache_rows import Join, Row, split
 
 
@@ -81,7 +81,7 @@ class BatchWork:
             if spare is not None and may_stand_in and now < spare.dead:
                 running.wake(self._flights.done(flight, spare))
             else:
-                running.wake(self._flights.failed(flight, error))
+                running.wake(self._flights.failed(flight, without_our_frames(error)))
 
     def _refreshed(self, *, ok: bool) -> None:
         bound = self._batch.bound

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncguard import events
+from asyncguard._machines.entries import Entry, Lifetime
 from asyncguard._machines.flight import Flight, Flights
-from asyncguard._machines.store import Change, Entry, Lease, Lifetime
+from asyncguard._machines.store import Change, Lease
 from asyncguard._runtime import dispatch, flights_sync, parking
 from asyncguard._runtime.colour import name_of
 from asyncguard.errors import CallTimeoutError
@@ -51,7 +52,7 @@ class Bound:
         place = self.place = self.at(strategy.core, strategy.options.rules)
         short_cut = place.quick and not self.site.monitored and strategy.short_cut
         self.quick = place.cell if short_cut else None
-        strategy.bounds.add(self)
+        strategy.serve(self)
         return place
 
     def at(self, core: Core, rules: KeyRules) -> Place:

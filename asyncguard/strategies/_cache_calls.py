@@ -6,11 +6,13 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Literal
 
 from asyncguard import events
-from asyncguard._machines.flight import CircularWaitError, Flight, Flights, State, Waiter, Work
-from asyncguard._machines.store import Change, Entry, Lease
+from asyncguard._machines.circles import CircularWaitError
+from asyncguard._machines.entries import Entry
+from asyncguard._machines.flight import Flight, Flights, State, Waiter, Work
+from asyncguard._machines.store import Change, Lease
 from asyncguard._runtime import clock as clocks
+from asyncguard._runtime import flight_tasks, flights_sync, parking
 from asyncguard._runtime import flights as running
-from asyncguard._runtime import flights_sync, parking
 from asyncguard.strategies import _cache_values as values
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 ERROR_PAUSE = 5.0
 """After a failure, so many seconds a stale value answers at once: an outage must not cost every call a whole retry."""
+
+_FLIGHTS = frozenset(
+    {__name__, flight_tasks.__name__, flights_sync.__name__, "asyncguard.strategies._cache_batch_work"}
+)
 
 How = Literal["miss", "anew", "background", "plain", "observe"]
 
@@ -93,7 +99,7 @@ class Call:
         if entry is not None and now < entry.dead and isinstance(error, Exception) and self.options.stale_if_error:
             running.wake(self.cell.flights.done(flight, entry))
         else:
-            running.wake(self.cell.flights.failed(flight, error))
+            running.wake(self.cell.flights.failed(flight, without_our_frames(error)))
 
     def ended(self, flight: Flight) -> Callable[[BaseException | None], None]:
         """Return what to do when the work ends without having settled its flight."""
@@ -116,10 +122,25 @@ class Call:
 
     def result(self, flight: Flight) -> Any:
         """Return this caller's own of the value, or raise the error."""
-        entry: Entry = Flights.result(flight)
+        try:
+            entry: Entry = Flights.result(flight)
+        finally:
+            del flight  # the error refers to this frame, which must not refer to the error
         if entry is self.entry and self.bound.heard():  # it stands in for an error
             self.bound.emit(events.CacheHit, age=self.core.now() - entry.created, stale=True)
         return entry.give()
+
+
+def without_our_frames(error: BaseException) -> BaseException:
+    """Take the frames of flights off the traceback.
+
+    They refer to the flight, and the flight to the error: together they would keep the frames of the function, and the
+    tensors in them, until the garbage collector comes.
+    """
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") in _FLIGHTS:
+        traceback = traceback.tb_next
+    return error.with_traceback(traceback)
 
 
 def circular(name: str) -> CircularWaitError:
@@ -143,17 +164,25 @@ def store(call: Call, entry: Entry, key: Hashable, lease: Lease, tags: tuple[str
 
 async def fetch(call: Call) -> Any:
     """Make a call of a coroutine function, together with all who ask for the same."""
-    while True:
-        spot = parking.async_spot()
-        flight, new = call.join(spot)
-        if new and not call.answered(flight):
-            call.bound.told(events.CacheMissed)
-            launch(call, flight)
-        elif not new:
-            call.bound.told(events.CacheJoined)
-        await running.wait(call.cell.flights, [flight], spot)
-        if flight.state is not State.LOST:
-            return call.result(flight)
+    while (flight := await _flown(call)).state is State.LOST:
+        pass
+    try:
+        return call.result(flight)
+    finally:
+        del flight
+
+
+async def _flown(call: Call) -> Flight:
+    """Return the flight of the key, which is over."""
+    spot = parking.async_spot()
+    flight, new = call.join(spot)
+    if new and not call.answered(flight):
+        call.bound.told(events.CacheMissed)
+        launch(call, flight)
+    elif not new:
+        call.bound.told(events.CacheJoined)
+    await running.wait(call.cell.flights, [flight], spot)
+    return flight
 
 
 def launch(call: Call, flight: Flight, limit: float | None = None) -> None:
@@ -178,22 +207,24 @@ def fetch_sync(call: Call) -> Any:
     """
     if clocks.thread_runs_loop():
         call.how = "anew"
-    while True:
-        spot = parking.ThreadSpot()
-        flight, new = call.join(spot)
-        if new and not call.answered(flight):
-            call.bound.told(events.CacheMissed)
-            lead(call, flight)
-        elif not new:
-            call.bound.told(events.CacheJoined)
-        call.bound.wait(call.cell.flights, [flight], spot)
-        if flight.state is not State.LOST:
-            return call.result(flight)
+    while (flight := _flown_sync(call)).state is State.LOST:
+        pass
+    try:
+        return call.result(flight)
+    finally:
+        del flight
 
 
-def lead(call: Call, flight: Flight) -> None:
-    """Compute in this thread."""
-    flights_sync.lead(flight.work, work_of(call, flight), call.ended(flight))
+def _flown_sync(call: Call) -> Flight:
+    spot = parking.ThreadSpot()
+    flight, new = call.join(spot)
+    if new and not call.answered(flight):
+        call.bound.told(events.CacheMissed)
+        flights_sync.lead(flight.work, work_of(call, flight), call.ended(flight))
+    elif not new:
+        call.bound.told(events.CacheJoined)
+    call.bound.wait(call.cell.flights, [flight], spot)
+    return flight
 
 
 def work_of(call: Call, flight: Flight) -> Callable[[], None]:

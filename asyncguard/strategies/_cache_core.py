@@ -119,9 +119,7 @@ class Place:
 
     __slots__ = ("_core", "_key", "_own", "cell", "keyer", "quick", "rules")
 
-    def __init__(
-        self, core: Core, function: Callable[..., Any], name: str, rules: KeyRules, own: str | None
-    ) -> None:
+    def __init__(self, core: Core, function: Callable[..., Any], name: str, rules: KeyRules, own: str | None) -> None:
         self._core = core
         self._key = rules.key
         self._own = own

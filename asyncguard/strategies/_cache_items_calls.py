@@ -60,36 +60,45 @@ def _hit(batch: Batch, hits: Sequence[Row], now: float) -> None:
 async def fetch(batch: Batch, missing: list[Hashable], *, anew: bool = False) -> Any:
     """Get the items that the cache does not have, together with all who ask for some of them."""
     while missing:
-        spot = parking.async_spot()
-        work = new_work(batch)
-        flights, begun = batch.join(missing, spot, work, anew=anew)
-        tell(batch, flights, begun)
-        if begun:
-            computing = BatchWork(batch, begun)
-            running.start(work, computing.run, computing.ended)
-        await running.wait(batch.cell.flights, list(flights.values()), spot)
-        missing = batch.collect(flights)
+        missing = batch.collect(await _flown(batch, missing, anew=anew))
     return batch.result()
+
+
+async def _flown(batch: Batch, missing: list[Hashable], *, anew: bool) -> dict[Hashable, Flight]:
+    """Return the flights of the items, which are over."""
+    spot = parking.async_spot()
+    work = new_work(batch)
+    flights, begun = batch.join(missing, spot, work, anew=anew)
+    tell(batch, flights, begun)
+    if begun:
+        computing = BatchWork(batch, begun)
+        running.start(work, computing.run, computing.ended)
+    await running.wait(batch.cell.flights, list(flights.values()), spot)
+    return flights
 
 
 def fetch_sync(batch: Batch, missing: list[Hashable], *, anew: bool = False) -> Any:
     """Do the same in threads: what this call has begun it computes itself, then it waits for the others."""
     anew = anew or clocks.thread_runs_loop()  # waiting would block the loop
     while missing:
-        spot = parking.ThreadSpot()
-        work = new_work(batch)
-        flights, begun = batch.join(missing, spot, work, anew=anew)
-        tell(batch, flights, begun)
-        try:
-            if begun:
-                computing = BatchWork(batch, begun)
-                flights_sync.lead(work, computing.run_sync, computing.ended)
-        except BaseException:
-            running.leave(batch.cell.flights, flights.values(), spot)
-            raise
-        batch.bound.wait(batch.cell.flights, list(flights.values()), spot)
-        missing = batch.collect(flights)
+        missing = batch.collect(_flown_sync(batch, missing, anew=anew))
     return batch.result()
+
+
+def _flown_sync(batch: Batch, missing: list[Hashable], *, anew: bool) -> dict[Hashable, Flight]:
+    spot = parking.ThreadSpot()
+    work = new_work(batch)
+    flights, begun = batch.join(missing, spot, work, anew=anew)
+    tell(batch, flights, begun)
+    try:
+        if begun:
+            computing = BatchWork(batch, begun)
+            flights_sync.lead(work, computing.run_sync, computing.ended)
+    except BaseException:
+        running.leave(batch.cell.flights, flights.values(), spot)
+        raise
+    batch.bound.wait(batch.cell.flights, list(flights.values()), spot)
+    return flights
 
 
 def new_work(batch: Batch) -> Work:

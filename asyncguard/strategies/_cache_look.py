@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncguard import events
-from asyncguard._machines.store import Entry
+from asyncguard._machines.entries import Entry
 from asyncguard._runtime import cache_switch
 from asyncguard.strategies import _cache_calls as calls
 from asyncguard.strategies._cache_calls import Call

@@ -10,7 +10,8 @@ from datetime import timedelta
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from asyncguard._machines import checks
-from asyncguard._machines.store import Bounds, Lifetime
+from asyncguard._machines.entries import Lifetime
+from asyncguard._machines.store import Bounds
 from asyncguard._strategy import Options
 
 Duration: TypeAlias = float | timedelta

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from asyncguard._machines.store import Entry
+from asyncguard._machines.entries import Entry
 
 Join = Callable[[Sequence[Entry]], Any]
 

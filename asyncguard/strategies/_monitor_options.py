@@ -14,6 +14,7 @@ from asyncguard._machines.text import Redactor
 from asyncguard._strategy import Options
 
 Shown: TypeAlias = Literal["summary", "off"]
+_COLLECTIONS = (tuple, list, set, frozenset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +49,10 @@ class MonitorOptions(Options):
 
 
 def _names(option: str, value: Any) -> tuple[str, ...]:
-    names = list(cast("Iterable[Any]", value)) if isinstance(value, tuple | list | set | frozenset) else [None]
-    if not all(isinstance(each, str) and each for each in names):
-        raise checks.wrong_type(option, value, "a tuple of names, such as ('model', 'options.language')")
-    return tuple(names)
+    given: tuple[Any, ...] = tuple(cast("Iterable[Any]", value)) if isinstance(value, _COLLECTIONS) else (None,)
+    if not all(isinstance(each, str) and each for each in given):
+        raise checks.wrong_type(option, given, "a tuple of names, such as ('model', 'options.language')")
+    return given
 
 
 def _patterns(value: Any) -> tuple[str, ...]:

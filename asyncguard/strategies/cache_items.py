@@ -57,11 +57,7 @@ class CachedItems(CachedFunction):
         missing = list(batch.items)
         if not missing:
             return batch.bound.fn(*batch.args, **kwargs)
-        return (
-            fetch(batch, missing, anew=True)
-            if batch.bound.is_async
-            else fetch_sync(batch, missing, anew=True)
-        )
+        return fetch(batch, missing, anew=True) if batch.bound.is_async else fetch_sync(batch, missing, anew=True)
 
     def _batch(self, args: Args, kwargs: Kwargs) -> Batch:
         return Batch(self._bound, (*self._prefix, *args), kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asyncguard._machines import flight as machine
+from asyncguard._machines.circles import CircularWaitError
 from asyncguard._machines.flight import Flights, State, Work
 
 EVENTS = ("join a", "join b", "leave a", "leave b", "finish", "fail", "lose", "invalidate", "anew c", "die")
@@ -85,6 +85,7 @@ class Run:
         self.people = {name: Who() for name in "abc"}
         self.where = {}  # who waits at which flight
         self.flights = []
+        self.owed = set()  # the flights that failed while somebody waited
 
     def step(self, event):
         verb, _, name = event.partition(" ")
@@ -130,6 +131,8 @@ class Run:
         else:
             woken, state = self.table.lost(flight), State.LOST
         expected = self.model.end(at, state)
+        if expected and verb == "fail":
+            self.owed.add(at)
         assert list(woken) == [self.people[name] for name in expected]
         for name in expected:
             self.where.pop(name)
@@ -144,7 +147,8 @@ class Run:
             assert flight.work.running == (state is State.RUNNING)
             if state is State.DONE:
                 assert Flights.result(flight) == 5
-            if state is State.FAILED:
+            assert (flight.error is not None) == (self.flights.index(flight) in self.owed)
+            if flight.error is not None:
                 with pytest.raises(ValueError, match="x"):
                     Flights.result(flight)
 
@@ -202,10 +206,10 @@ def test_every_sequence_of_events_up_to_length_five_agrees_with_the_model(kept):
 
 def swallow(self, flight, state, value, error):
     """A mutant: settles a flight that is over."""
-    flight.value, flight.error = value, error
     self._end(flight, state)
     waiters = tuple(flight.waiters)
     flight.waiters.clear()
+    flight.value, flight.error, flight.owed = value, error if waiters else None, len(waiters)
     return waiters
 
 
@@ -312,13 +316,13 @@ def test_a_work_whose_other_flights_are_done_is_cancelled_too():
 def test_a_flight_that_would_wait_for_itself_is_refused_directly_or_round_a_corner():
     table, who = Flights(), Who()
     one, _ = table.join(1, who)
-    with pytest.raises(machine.CircularWaitError):
+    with pytest.raises(CircularWaitError):
         table.join(1, who, inside=one.work)
-    with pytest.raises(machine.CircularWaitError):
+    with pytest.raises(CircularWaitError):
         table.join(1, who, inside=one.work, anew=True)
     two, _ = table.join(2, who, inside=one.work)
     three, _ = table.join(3, who, inside=two.work)
-    with pytest.raises(machine.CircularWaitError):
+    with pytest.raises(CircularWaitError):
         table.join(1, who, inside=three.work)
     table.leave(two, who, one.work)  # now nobody waits for two any more
     table.join(1, who, inside=three.work)
@@ -333,8 +337,9 @@ def test_a_flight_that_is_over_closes_no_circle():
 
 
 def test_all_waiters_raise_the_same_error_with_the_frames_of_the_function_only():
-    table, who = Flights(), Who()
-    flight, _ = table.join(1, who)
+    table = Flights()
+    for _ in range(50):
+        flight, _ = table.join(1, Who())
 
     def fails():
         raise ValueError("x")
@@ -349,6 +354,9 @@ def test_all_waiters_raise_the_same_error_with_the_frames_of_the_function_only()
             Flights.result(flight)
         lengths.append(len(caught.traceback))
     assert len(set(lengths)) == 1
+    assert flight.error is None  # the last who waited has taken it away
+    with pytest.raises(RuntimeError, match="no answer left"):
+        Flights.result(flight)
 
 
 def test_a_forked_child_has_no_flights():

@@ -559,7 +559,7 @@ def test_an_estimate_from_a_clean_heap_replaces_a_doubtful_one() -> None:
     bench.end(gate, bench.enter(gate))
     assert gate.learner.need == 16 << 20, "the heap was not known to be clean: no less than the guess"
     assert bench.tidied == 1
-    bench.ledger.trimmed(bench.ledger.ended)
+    bench.ledger.trimmed(bench.ledger.mark())
     bench.now += 0.1
     bench.end(gate, bench.enter(gate))
     assert gate.learner.need == pytest.approx(1.2 * (1 << 20), abs=1)
@@ -568,7 +568,7 @@ def test_an_estimate_from_a_clean_heap_replaces_a_doubtful_one() -> None:
 def test_a_heap_emptied_while_calls_ran_is_not_clean() -> None:
     bench = Bench()
     gate = bench.gate(10)
-    ended = bench.ledger.ended
+    ended = bench.ledger.mark()
     bench.end(gate, bench.enter(gate))
     bench.ledger.trimmed(ended)
     learning = bench.gate(Learner())
@@ -580,7 +580,7 @@ def test_quiet_moments_are_measured_ever_more_seldom() -> None:
     gate = bench.gate(Learner(initial=100))
     measured = []
     for _ in range(40_000):
-        bench.ledger.trimmed(bench.ledger.ended)
+        bench.ledger.trimmed(bench.ledger.mark())
         permit = bench.enter(gate)
         if permit.measured:
             measured.append(round(bench.now - 100.0))

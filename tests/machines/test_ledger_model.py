@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from asyncguard._machines.ledger import MOST_PASSES, Reservation
+from asyncguard._machines.ledger import FRESH, MOST_PASSES, SLICE, Reservation
 from asyncguard._machines.levels import Level
 from asyncguard._machines.memory_ticket import MemoryTicket
 from asyncguard.errors import MemoryPressureError
@@ -20,11 +21,12 @@ THRESHOLD, RESUME = 0.9, 0.8
 
 @dataclass(eq=False)
 class Call:
-    """A call as the model sees it."""
+    """A call as the model sees it: waits, runs, over (but not out of the sums), gone."""
 
     need: int
     inside: Call | None
-    state: str = "waits"  # waits, runs, over
+    state: str = "waits"
+    slice: int = 0
     lent: int = 0
     passed: int = 0
     forced: bool = False
@@ -37,51 +39,69 @@ class Call:
 
 @dataclass
 class Model:
-    """Two levels and the calls; nothing is remembered but the bases and whether the last answer was no."""
+    """Two levels and the calls. No sums: everything is worked out from the list of calls."""
 
+    now: float
     used: list[int] = field(default_factory=lambda: [0, 0])
-    base: list[int] = field(default_factory=lambda: [0, 0])
+    base: list[int] = field(default_factory=list)
+    held: list[int] = field(default_factory=lambda: [0, 0])
     calls: list[Call] = field(default_factory=list)
     pressed: bool = False
-
-    def lends(self, call: Call) -> int:
-        return sum(each.lent for each in self.calls if each.inside is call and self.counts(each))
+    fresh_until: float = -math.inf
+    slice: int = 1
+    slice_until: float = -math.inf
 
     def counts(self, call: Call) -> bool:
-        """Whether its bytes are still promised: it runs, or calls inside of it still draw on it."""
+        """Whether its bytes are still promised: it is in the sums, or calls inside of it still draw on it."""
         drawn_on = any(each.inside is call and each.lent and self.counts(each) for each in self.calls)
-        return call.state == "runs" or (call.state == "over" and drawn_on)
+        return call.state in {"runs", "over"} or (call.state == "gone" and drawn_on)
 
-    def promised(self) -> int:
-        return sum(call.need - call.lent for call in self.calls if self.counts(call))
+    def spare(self, call: Call) -> int:
+        parent = call.inside
+        if parent is None or parent.state != "runs":
+            return 0
+        return parent.need - sum(each.lent for each in self.calls if each.inside is parent and self.counts(each))
+
+    def promised(self, *, young: bool = False) -> int:
+        counted = [call for call in self.calls if self.counts(call) and (not young or self.slice - call.slice < 2)]
+        return sum(call.need - call.lent for call in counted)
 
     def queue(self) -> list[Call]:
         return [call for call in self.calls if call.state == "waits"]
 
     def others(self, call: Call) -> int:
         waits_for = {id(each) for waiting in [call, *self.queue()] for each in waiting.around()}
-        return sum(each.state == "runs" and id(each) not in waits_for for each in self.calls)
+        return sum(each.state in {"runs", "over"} and id(each) not in waits_for for each in self.calls)
 
     def room(self, fraction: float) -> float:
-        return min(fraction * limit - base for limit, base in zip(LIMITS, self.base, strict=True))
+        return min(fraction * limit - held for limit, held in zip(LIMITS, self.held, strict=True))
 
     def fits(self, more: int) -> bool:
         held = self.pressed and self.promised() > self.room(RESUME)
         self.pressed = held or self.promised() + more > self.room(THRESHOLD)
         return not self.pressed
 
-    def look(self) -> None:
-        for level, used in enumerate(self.used):
-            self.base[level] = min(max(self.base[level], used - self.promised()), used)
+    def look(self, *, anew: bool) -> None:
+        over = [call for call in self.calls if call.state == "over"]
+        if self.now < self.fresh_until and not (anew and over):
+            return
+        self.fresh_until = self.now + FRESH
+        for call in over:
+            call.state = "gone"
+        if self.now >= self.slice_until:
+            self.slice += 2 if self.now >= self.slice_until + SLICE else 1
+            self.slice_until = self.now + SLICE
+        old = self.promised() - self.promised(young=True)
+        before = self.base or self.used
+        self.base = [min(max(b, u - self.promised()), u) for b, u in zip(before, self.used, strict=True)]
+        self.held = [max(b, min(u, u - old)) for b, u in zip(self.base, self.used, strict=True)]
 
     def grant(self, call: Call) -> bool:
-        parent = call.inside
-        spare = parent.need - self.lends(parent) if parent is not None and parent.state == "runs" else 0
-        lent = min(call.need, spare)
+        lent = min(call.need, self.spare(call))
         fits = lent == call.need or self.fits(call.need - lent)
         if not fits and self.others(call):
             return False
-        call.state, call.lent, call.forced = "runs", lent, not fits
+        call.state, call.lent, call.forced, call.slice = "runs", lent, not fits, self.slice
         return True
 
     def settle(self) -> None:
@@ -96,18 +116,31 @@ class Model:
                 head = call
 
     def arrive(self, call: Call) -> None:
-        spare = 0
-        if call.inside is not None and call.inside.state == "runs":
-            spare = call.inside.need - self.lends(call.inside)
-        covered = call.need <= spare
-        was_empty = not self.queue()
+        self.look(anew=True)
+        at_once = not self.queue() or call.need <= self.spare(call)
         self.calls.append(call)
-        if not (was_empty or covered):
-            self.settle()
-            return
         call.state = "arrives"
-        if not self.grant(call):
-            call.state = "waits"
+        if at_once and self.grant(call):
+            return
+        call.state = "waits"
+        self.settle()
+
+    def end(self, call: Call) -> None:
+        call.state = "over"
+        if self.queue():
+            self.look(anew=True)
+            self.settle()
+
+    def cancel(self, call: Call) -> None:
+        if call.state == "runs":
+            self.end(call)
+        else:
+            call.state = "gone"
+            self.settle()
+
+    def claim(self, call: Call) -> None:
+        self.look(anew=True)
+        if call.state == "waits":
             self.settle()
 
 
@@ -119,7 +152,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.bench = Bench()
         self.bench.reading([Level("box", LIMITS[0], 0), Level("pod", LIMITS[1], 0)])
         self.gate = self.bench.gate(None, threshold=THRESHOLD, resume=RESUME)
-        self.model = Model()
+        self.model = Model(self.bench.now)
 
     def running(self) -> list[Call]:
         return [call for call in self.model.calls if call.permit is not None]
@@ -140,6 +173,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(need=st.integers(901, 5000))
     def arrive_with_what_never_fits(self, need: int) -> None:
+        self.model.look(anew=True)
         with pytest.raises(MemoryPressureError) as caught:
             self.bench.ask(self.gate, need)
         assert caught.value.permanent
@@ -150,8 +184,8 @@ class LedgerMachine(RuleBasedStateMachine):
         call = data.draw(st.sampled_from(self.running()))
         assert call.permit is not None
         self.gate.release(call.permit)
-        call.permit, call.state = None, "over"
-        self.model.settle()
+        call.permit = None
+        self.model.end(call)
 
     @precondition(lambda self: self.waiting())
     @rule(data=st.data())
@@ -159,8 +193,8 @@ class LedgerMachine(RuleBasedStateMachine):
         call = data.draw(st.sampled_from(self.waiting()))
         assert call.ticket is not None
         call.ticket.withdraw()
-        call.ticket, call.state = None, "over"
-        self.model.settle()
+        call.ticket = None
+        self.model.cancel(call)
 
     @precondition(lambda self: self.waiting())
     @rule(data=st.data())
@@ -168,6 +202,7 @@ class LedgerMachine(RuleBasedStateMachine):
         call = data.draw(st.sampled_from(self.waiting()))
         assert call.ticket is not None
         call.permit = call.ticket.claim(self.bench.now)
+        self.model.claim(call)
         assert (call.permit is not None) == (call.state == "runs")
         if call.permit is not None:
             assert (call.permit.lent, call.permit.forced) == (call.lent, call.forced)
@@ -177,9 +212,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def other_programs_use(self, box: int, pod: int) -> None:
         self.model.used = [box, box + pod]
         self.bench.reading([Level("box", LIMITS[0], box), Level("pod", LIMITS[1], box + pod)])
-        self.bench.now += 0.01
+
+    @rule(seconds=st.sampled_from([0.001, 0.011, 0.026, 0.051, 0.5]))
+    def time_passes(self, seconds: float) -> None:
+        self.bench.now = self.model.now = self.bench.now + seconds
+
+    @rule()
+    def somebody_takes_a_reading(self) -> None:
         self.bench.ledger.look(self.bench.now)
-        self.model.look()
+        self.model.look(anew=False)
         self.bench.ledger.relieve(0)
         self.model.settle()
 
@@ -189,10 +230,13 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         ledger, model = self.bench.ledger, self.model
         assert ledger.reserved == model.promised()
-        assert ledger.running == sum(call.state == "runs" for call in model.calls)
+        assert sum(ledger.young) == model.promised(young=True)
+        assert ledger.running == sum(call.state in {"runs", "over"} for call in model.calls)
+        assert ledger.standing()[1] == sum(call.state == "runs" for call in model.calls)
         assert len(ledger.queue) == self.gate.waiting - sum(call.state == "runs" for call in self.waiting())
         assert [call.ticket for call in model.queue()] == list(ledger.queue)
-        assert [each.base for each in ledger.accounts.values()] in ([], model.base)
+        assert [each.base for each in ledger.accounts.values()] == model.base
+        assert not model.base or [each.held for each in ledger.accounts.values()] == model.held
 
     @invariant()
     def somebody_goes_on_while_somebody_waits(self) -> None:

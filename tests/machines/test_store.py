@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from asyncguard._machines.store import Bounds, Entry, Lease, Lifetime, Shard, Store
+from asyncguard._machines.entries import Entry, Lifetime
+from asyncguard._machines.store import Bounds, Lease, Shard, Store
 
 CHANCES = 16
 

@@ -11,7 +11,7 @@ import trio
 
 import asyncguard as ag
 from asyncguard._machines.flight import Flights, State, Work
-from asyncguard._runtime import flights, flights_sync
+from asyncguard._runtime import flight_tasks, flights, flights_sync
 from asyncguard._runtime.flights_sync import Background, ThreadHandle
 from asyncguard._runtime.parking import ThreadSpot
 
@@ -128,7 +128,7 @@ def test_a_trio_handle_of_a_run_that_is_over_is_dead_and_cannot_be_cancelled():
     handles = []
 
     async def main():
-        handles.append(flights.TrioHandle(trio))
+        handles.append(flight_tasks.TrioHandle(trio))
 
     trio.run(main)
     assert not handles[0].alive()
@@ -138,7 +138,7 @@ def test_a_trio_handle_of_a_run_that_is_over_is_dead_and_cannot_be_cancelled():
 
 def test_a_task_handle_of_a_closed_loop_cannot_be_cancelled_and_that_is_fine():
     async def main():
-        return flights.TaskHandle(asyncio.get_running_loop(), asyncio.current_task())
+        return flight_tasks.TaskHandle(asyncio.get_running_loop(), asyncio.current_task())
 
     handle = asyncio.run(main())
     handle.cancel()

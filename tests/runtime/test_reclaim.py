@@ -56,6 +56,7 @@ class Bench:
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(reclaim, "_caches", [])
     monkeypatch.setattr(reclaim, "trim_allocator", lambda: True)
+    monkeypatch.setattr(reclaim, "release_big_blocks", lambda: True)  # it would last for the whole test run
     return Bench()
 
 
@@ -193,7 +194,32 @@ def test_other_libraries_have_no_malloc_trim(monkeypatch: pytest.MonkeyPatch, er
         raise error
 
     monkeypatch.setattr(ctypes, "CDLL", cdll)
-    assert reclaim._malloc_trim.__wrapped__() is None
+    assert reclaim._from_glibc("malloc_trim") is None
+
+
+@pytest.mark.skipif(not GLIBC, reason="malloc_trim is glibc")
+def test_big_blocks_go_back_when_they_are_freed_also_after_the_allocator_has_learned_to_keep_them() -> None:
+    program = (
+        "from asyncguard._runtime.peak import process_bytes\n"
+        "from asyncguard._runtime.reclaim import release_big_blocks\n"
+        "assert release_big_blocks()\n"
+        "teacher = bytearray(30 << 20)\n"
+        "del teacher\n"
+        "blocks = [bytearray(20 << 20) for _ in range(5)]\n"
+        "wall = bytearray(1000)\n"
+        "before = process_bytes()\n"
+        "del blocks\n"
+        "assert before - process_bytes() > 90 << 20\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "variable", [("MALLOC_MMAP_THRESHOLD_", "65536"), ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=65536")]
+)
+def test_a_threshold_from_the_environment_is_kept(variable: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(*variable)
+    assert not reclaim.release_big_blocks.__wrapped__()
 
 
 @pytest.mark.skipif(not GLIBC, reason="malloc_trim is glibc")

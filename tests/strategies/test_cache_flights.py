@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import warnings
+import weakref
 from contextvars import ContextVar
 
 import anyio
@@ -511,3 +513,51 @@ def test_it_works_with_eager_tasks():
         return await asyncio.gather(*[fn(1) for _ in range(10)])
 
     assert testing.run(main) == [[1]] * 10
+
+
+class Tensor:
+    """Something large that must not outlive the error it was part of."""
+
+
+@pytest.mark.parametrize("kind", ["result", "items"])
+@pytest.mark.parametrize("colour", ["asyncio", "trio", "sync"])
+def test_an_error_that_was_dealt_with_keeps_nothing_of_the_function_alive(colour, kind):
+    seen = []
+
+    def fails(x):
+        tensor = Tensor()
+        seen.append(weakref.ref(tensor))
+        raise ValueError(x)
+
+    async def asynchronous(x):
+        await anyio.lowlevel.checkpoint()
+        return fails(x)
+
+    cache = ag.cache_result(60) if kind == "result" else ag.cache_items(60, over="x")
+    fn = cache(fails if colour == "sync" else asynchronous)
+
+    async def main():
+        for _ in range(2):
+            with contextlib.suppress(ValueError):
+                _ = fn([1]) if colour == "sync" else await fn([1])
+        await anyio.lowlevel.checkpoint()
+        return [ref() for ref in seen]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert testing.run(main, backend="trio" if colour == "trio" else "asyncio") == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_the_traceback_of_an_error_shows_the_function_and_not_the_flight(backend):
+    @ag.cache_result(60)
+    async def fn(x):
+        raise ValueError(x)
+
+    with pytest.raises(ValueError, match="1") as caught:
+        testing.run(lambda: fn(1), backend=backend)
+    assert caught.traceback[-1].name == "fn"
+    ours = [entry.name for entry in caught.traceback if entry.path.name in {"_cache_calls.py", "flight_tasks.py"}]
+    assert ours == ["fetch", "result"]
