@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Args = tuple[Any, ...]
     Kwargs = dict[str, Any]
     Block = Sequence["AdmissionStrategy[Any, Any]"]
+    Pairs = Iterator[tuple["AdmissionStrategy[Any, Any]", Any]]
 
 GateT = TypeVar("GateT", bound=Gate)
 
@@ -284,9 +285,9 @@ def block_async(block: Block, fn: Call, site: Site) -> Call:
         try:
             result = await fn(*args, **kwargs)
         except BaseException as error:
-            _settle_all(order, permits, site, start, error)
+            _settle_all(zip(order, permits, strict=True), site, start, error)
             raise
-        _succeeded_all(order, permits, site, start)
+        _succeeded_all(zip(order, permits, strict=True), site, start)
         return result
 
     return admitted
@@ -305,9 +306,9 @@ def block_sync(block: Block, fn: Call, site: Site) -> Call:
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
-            _settle_all(order, permits, site, start, error)
+            _settle_all(zip(order, permits, strict=True), site, start, error)
             raise
-        _succeeded_all(order, permits, site, start)
+        _succeeded_all(zip(order, permits, strict=True), site, start)
         return result
 
     return admitted
@@ -338,19 +339,27 @@ def _take_all(order: Block) -> list[Any] | None:
     return permits
 
 
-def _succeeded_all(order: Block, permits: list[Any], site: Site, start: float) -> None:
+def _succeeded_all(pairs: Pairs, site: Site, start: float) -> None:
     elapsed = clocks.REAL.now() - start if start else 0.0
-    for strategy, permit in zip(order, permits, strict=True):
+    for strategy, permit in pairs:
         gate = strategy.gate
         woken = gate.succeeded(permit, elapsed) if gate.outcomes else ()
         freed = gate.release(permit)
         if woken or freed or gate.news:
-            _tell(strategy, gate, site, woken, freed)
+            try:
+                _tell(strategy, gate, site, woken, freed)
+            except BaseException:  # whoever listens was interrupted: the others get theirs back all the same
+                _succeeded_all(pairs, site, start)
+                raise
 
 
-def _settle_all(order: Block, permits: list[Any], site: Site, start: float, error: BaseException) -> None:
-    for strategy, permit in zip(order, permits, strict=True):
-        settle(strategy, strategy.gate, permit, site, start, error)
+def _settle_all(pairs: Pairs, site: Site, start: float, error: BaseException) -> None:
+    for strategy, permit in pairs:
+        try:
+            settle(strategy, strategy.gate, permit, site, start, error)
+        except BaseException:  # a predicate of the user failed: the others get theirs back all the same
+            _settle_all(pairs, site, start, error)
+            raise
 
 
 async def through_async(block: Block, fn: Call, site: Site, args: Args, kwargs: Kwargs) -> Any:

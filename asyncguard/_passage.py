@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from asyncguard import events
 from asyncguard._runtime import clock as clocks
+from asyncguard._runtime import dispatch
+from asyncguard._runtime.contexts import bring_back
 from asyncguard._runtime.holds import Holds
 from asyncguard._waiting import NOBODY, Caller, wake
 from asyncguard.errors import RejectedError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from contextvars import Token
 
     from asyncguard._admission import AdmissionStrategy
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
 permits: ContextVar[tuple[HeldPermit, ...]] = ContextVar("asyncguard_permits", default=())
 
 
-async def open_async(block: Sequence[Gatekeeper], site: Site, args: Args, kwargs: Kwargs) -> Passage:
-    """Go through the gates of a block, waiting where it is needed."""
-    passage = Passage(site)
+async def open_async(
+    block: Sequence[Gatekeeper], site: Site, args: Args, kwargs: Kwargs, cost: Any = None
+) -> Passage:
+    """Go through the gates of a block, waiting where it is needed; `cost` overrides what the arguments would say."""
+    passage = Passage(site, cost)
     try:
         for strategy in block:
             caller = passage.arrive(strategy, args, kwargs)
@@ -46,9 +50,9 @@ async def open_async(block: Sequence[Gatekeeper], site: Site, args: Args, kwargs
     return passage
 
 
-def open_sync(block: Sequence[Gatekeeper], site: Site, args: Args, kwargs: Kwargs) -> Passage:
-    """Go through the gates of a block, waiting where it is needed."""
-    passage = Passage(site)
+def open_sync(block: Sequence[Gatekeeper], site: Site, args: Args, kwargs: Kwargs, cost: Any = None) -> Passage:
+    """Go through the gates of a block, waiting where it is needed; `cost` overrides what the arguments would say."""
+    passage = Passage(site, cost)
     try:
         for strategy in block:
             caller = passage.arrive(strategy, args, kwargs)
@@ -68,7 +72,19 @@ def choose(strategy: Gatekeeper, site: Site, args: Args, kwargs: Kwargs) -> tupl
     mode = strategy.mode_at(site)
     if mode == "off":
         return None, "", mode
-    return *strategy.gate_for(site, args, kwargs), mode
+    try:
+        return *strategy.gate_for(site, args, kwargs), mode
+    except Exception as error:
+        if mode == "enforce":
+            raise
+        unobserved(strategy, site, error)
+        return None, "", "off"
+
+
+def unobserved(strategy: Gatekeeper, site: Site, error: Exception) -> None:
+    """Log that a call could not be looked at: observing never changes it."""
+    text = "asyncguard: %s could not observe %s (partition=, cost= or the like failed)"
+    dispatch.complain(strategy, error, text, strategy.name, site.name)
 
 
 def judge(strategy: Gatekeeper, gate: Any, permit: Any, elapsed: float, error: BaseException | None) -> Sequence[Any]:
@@ -76,20 +92,31 @@ def judge(strategy: Gatekeeper, gate: Any, permit: Any, elapsed: float, error: B
     woken: Sequence[Any]
     if error is None:
         woken = gate.succeeded(permit, elapsed)
-    elif isinstance(error, Exception) and strategy.judge(error):
+    elif isinstance(error, Exception) and _speaks(strategy, gate, permit, error):
         woken = gate.failed(permit, elapsed, error)
     else:
         woken = gate.abandoned(permit)
     return woken
 
 
+def _speaks(strategy: Gatekeeper, gate: Any, permit: Any, error: Exception) -> bool:
+    """Tell whether an error speaks about the dependency. A predicate of the user that fails costs no probe."""
+    try:
+        return strategy.judge(error)
+    except BaseException:
+        wake(gate.abandoned(permit))
+        raise
+
+
 class Passage:
     """What one call took from a block of gates, and how it ends."""
 
-    __slots__ = ("_binders", "_holds", "_start", "_token", "entries", "site")
+    __slots__ = ("_binders", "_cost", "_holds", "_start", "_token", "_unheld", "entries", "site")
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, cost: Any = None) -> None:
         self.site = site
+        self._cost = cost
+        self._unheld: list[HeldPermit] = []
         self.entries: list[tuple[Gatekeeper, Any, str, Any]] = []
         self._binders: list[tuple[Gatekeeper, Any, str, str]] | None = None
         self._holds: Holds | None = None
@@ -102,6 +129,7 @@ class Passage:
         """Pass a gate if that is possible at once; return the caller that has to wait otherwise."""
         gate, partition, mode = choose(strategy, self.site, args, kwargs)
         if mode == "off":
+            self._without(strategy, gate)
             return None
         if strategy.two_phase:
             self._peek(strategy, gate, partition, mode)
@@ -109,11 +137,16 @@ class Passage:
         if mode == "observe":
             self._observe(strategy, gate, partition, args, kwargs)
             return None
-        if not strategy.weighs:
+        if self._cost is None and not strategy.weighs:
             with contextlib.suppress(LookupError):
                 self.entries.append((strategy, gate, partition, gate.take()))
                 return None
-        return Caller(strategy, gate, self.site, partition, args, kwargs)
+        return Caller(strategy, gate, self.site, partition, args, kwargs, self._cost)
+
+    def _without(self, strategy: Gatekeeper, gate: Any) -> None:
+        """Go on without a permit; a function that corrects its cost must not notice."""
+        if strategy.weighs:
+            self._unheld.append(HeldPermit(strategy, gate, None))
 
     def took(self, strategy: Gatekeeper, gate: Any, partition: str, permit: Any) -> None:
         """Remember a permit, to settle it when the call is over."""
@@ -158,18 +191,25 @@ class Passage:
 
     def _show(self) -> Token[tuple[HeldPermit, ...]] | None:
         held = [HeldPermit(strategy, gate, permit) for strategy, gate, _, permit in self.entries if strategy.weighs]
-        return permits.set((*held, *permits.get())) if held else None
+        return permits.set((*held, *self._unheld, *permits.get())) if held or self._unheld else None
 
     def _observe(self, strategy: Gatekeeper, gate: Any, partition: str, args: Args, kwargs: Kwargs) -> None:
         """Ask without waiting and without refusing: report what would have happened."""
-        caller = Caller(strategy, gate, self.site, partition, args, kwargs)
-        with contextlib.suppress(RejectedError):
+        caller = Caller(strategy, gate, self.site, partition, args, kwargs, self._cost)
+        permit = None
+        try:
             permit = caller.admit(caller.request(NOBODY, clocks.current().now()))
-            if hasattr(permit, "claim"):
-                wake(permit.withdraw())
-                strategy.emit(self.site, events.CallQueued(**strategy.facts(self.site, partition), ahead=0))
-            else:
-                self.took(strategy, gate, partition, permit)
+        except RejectedError:
+            """It would have been refused; that was told."""
+        except Exception as error:  # noqa: BLE001 - whatever the user's cost= raised
+            unobserved(strategy, self.site, error)
+        if permit is None or hasattr(permit, "claim"):
+            self._without(strategy, gate)
+        else:
+            self.took(strategy, gate, partition, permit)
+        if hasattr(permit, "claim"):
+            wake(permit.withdraw())
+            strategy.emit(self.site, events.CallQueued(**strategy.facts(self.site, partition), ahead=0))
 
     # --- out ---
 
@@ -181,19 +221,26 @@ class Passage:
     def close(self, error: BaseException | None) -> None:
         """Report the outcome now; the slots are released now, or with the last hold."""
         if self._token is not None:
-            permits.reset(self._token)
+            bring_back(permits, self._token)
         try:
-            for strategy, gate, partition, permit in self.entries:
-                if gate.outcomes:
-                    elapsed = 0.0 if self._start is None else clocks.current().now() - self._start
-                    wake(judge(strategy, gate, permit, elapsed, error))
-                if gate.news:
-                    strategy.announce(self.site, gate, partition)
+            self._report(iter(self.entries), error)
         finally:
             if self._holds is not None:
                 self._holds.leave(self._release)
             else:
                 self._release()
+
+    def _report(self, entries: Iterator[tuple[Gatekeeper, Any, str, Any]], error: BaseException | None) -> None:
+        for strategy, gate, partition, permit in entries:
+            try:
+                if gate.outcomes:
+                    elapsed = 0.0 if self._start is None else clocks.current().now() - self._start
+                    wake(judge(strategy, gate, permit, elapsed, error))
+                if gate.news:
+                    strategy.announce(self.site, gate, partition)
+            except BaseException:  # a predicate or a listener of the user failed: the others are told all the same
+                self._report(entries, error)
+                raise
 
     def _release(self) -> None:
         for _, gate, _, permit in self.entries:
@@ -209,7 +256,7 @@ class Passage:
             yield
         finally:
             if token is not None:
-                permits.reset(token)
+                bring_back(permits, token)
 
 
 class HeldPermit:
@@ -224,7 +271,8 @@ class HeldPermit:
 
     def reconcile(self, actual: float) -> None:
         """Correct the cost that was estimated before the call by what it really was (tokens used)."""
-        wake(self.gate.reconcile(self.permit, actual))
+        if self.permit is not None:  # None: the strategy is off, or only observes
+            wake(self.gate.reconcile(self.permit, actual))
 
 
 def current_permit(strategy: Gatekeeper) -> HeldPermit:
@@ -247,38 +295,22 @@ class PermitBlock:
         self._args = args
         self._kwargs = kwargs
         self._cost = cost
+        self._used = False
         self._passage: Passage | None = None
 
     async def __aenter__(self) -> HeldPermit:
-        strategy, site = self._strategy, self._strategy.own_site()
-        if self._cost is None:
-            return self._entered(await open_async((strategy,), site, self._args, self._kwargs))
-        caller = self._buyer()
-        if caller is None:
-            return self._entered(Passage(site))
-        return self._bought(caller, await caller.wait_async())
+        strategy, site = self._strategy, self._site()
+        return self._entered(await open_async((strategy,), site, self._args, self._kwargs, self._cost))
 
     def __enter__(self) -> HeldPermit:
-        strategy, site = self._strategy, self._strategy.own_site()
-        if self._cost is None:
-            return self._entered(open_sync((strategy,), site, self._args, self._kwargs))
-        caller = self._buyer()
-        if caller is None:
-            return self._entered(Passage(site))
-        return self._bought(caller, caller.wait_sync())
+        strategy, site = self._strategy, self._site()
+        return self._entered(open_sync((strategy,), site, self._args, self._kwargs, self._cost))
 
-    def _buyer(self) -> Caller | None:
-        site = self._strategy.own_site()
-        if self._strategy.mode_at(site) != "enforce":  # with a cost of its own nothing is asked by the usual way
-            return None
-        gate, partition = self._strategy.gate_for(site, self._args, self._kwargs)
-        return Caller(self._strategy, gate, site, partition, self._args, self._kwargs, self._cost)
-
-    def _bought(self, caller: Caller, permit: Any) -> HeldPermit:
-        passage = Passage(caller.site)
-        passage.took(caller.strategy, caller.gate, caller.partition, permit)
-        passage.bind(self._args, self._kwargs)
-        return self._entered(passage)
+    def _site(self) -> Site:
+        if self._used:  # two blocks with one object would give back one permit twice and the other never
+            raise RuntimeError(f"a permit block is used once: call {self._strategy.name}.permit() for each block")
+        self._used = True
+        return self._strategy.own_site()
 
     def _entered(self, passage: Passage) -> HeldPermit:
         self._passage = passage

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 
 from asyncguard._order import Misplaced, harmful_pairs
 from asyncguard._runtime import colour, streams
-from asyncguard._strategy import Strategy, Transparent
+from asyncguard._strategy import Strategy, Transparent, everything
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -159,7 +159,7 @@ class Pipeline(Generic[TypeT]):
         """Return the strategy of a class: `pipeline_of(fn)[CacheResult]`."""
         for strategy in self._strategies:
             if isinstance(strategy, kind):
-                return strategy
+                return cast("S", strategy.in_pipeline(self))
         have = ", ".join(type(strategy).__name__ for strategy in self._strategies) or "nothing"
         message = f"no {kind.__name__} in this pipeline, it has: {have}"
         raise KeyError(message)
@@ -308,4 +308,5 @@ def _warn_about_order(outer: Pipeline, pipeline: Pipeline) -> None:
 
 def in_use() -> list[tuple[str, Pipeline]]:
     """Return the pipelines in use with the names under which they are, for `status()`."""
-    return [(site.name, site.pipeline) for site in list(_sites)] + [(each.label or "", each) for each in list(_named)]
+    sites = [(site.name, site.pipeline) for site in everything(_sites)]
+    return sites + [(each.label or "", each) for each in everything(_named)]

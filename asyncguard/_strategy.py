@@ -16,6 +16,7 @@ from asyncguard._machines import checks
 from asyncguard._order import PLACES
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import dispatch, notices, record
+from asyncguard._runtime.contexts import bring_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -34,7 +35,7 @@ MODES: tuple[Mode, ...] = ("enforce", "observe", "off")
 MODE, OVERRIDE, VIRTUAL, PER_CALL = 1, 2, 4, 8
 
 _all: weakref.WeakSet[Strategy[Any, Any]] = weakref.WeakSet()
-_overrides: ContextVar[dict[int, Options] | None] = ContextVar("asyncguard_overrides", default=None)
+_overrides: ContextVar[dict[Strategy[Any, Any], _Override] | None] = ContextVar("asyncguard_overrides", default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +59,21 @@ class Options:
         object.__setattr__(self, option, value)
 
 
+class _Override:
+    """The options of one `override` block, as long as it is open: a task started inside may outlive it."""
+
+    __slots__ = ("open", "options", "outer")
+
+    def __init__(self, options: Options, outer: _Override | None) -> None:
+        self.open = True
+        self.options = options
+        self.outer = outer
+
+
 OptionsT = TypeVar("OptionsT", bound=Options)
 CoreT = TypeVar("CoreT")
 F = TypeVar("F", bound="Callable[..., object]")
+T = TypeVar("T")
 
 
 class Strategy(Generic[OptionsT, CoreT]):
@@ -81,7 +94,6 @@ class Strategy(Generic[OptionsT, CoreT]):
         self._lock = threading.Lock()
         self._special_lock = threading.RLock()
         self._overridden = 0
-        self._virtual: weakref.WeakKeyDictionary[Clock, CoreT] = weakref.WeakKeyDictionary()
         self.core = self.new_core(clocks.REAL)
         _all.add(self)
         self.reconsider()
@@ -172,17 +184,19 @@ class Strategy(Generic[OptionsT, CoreT]):
         if clock is clocks.REAL:
             return self.core
         with self._lock:
-            core = self._virtual.get(clock)
+            core: CoreT | None = clock.cores.get(self)
             if core is None:
-                core = self._virtual[clock] = self.new_core(clock)
+                core = clock.cores[self] = self.new_core(clock)
             return core
 
     def live(self) -> OptionsT:
         """Return the options in force here: the strategy's own, or what `override` put in their place."""
         if self._overridden:
-            overrides = _overrides.get()
-            if overrides is not None and id(self) in overrides:
-                return cast("OptionsT", overrides[id(self)])
+            override = (_overrides.get() or {}).get(self)
+            while override is not None and not override.open:
+                override = override.outer
+            if override is not None:
+                return cast("OptionsT", override.options)
         return self.options
 
     def mode_at(self, site: Site) -> Mode:
@@ -204,16 +218,19 @@ class Strategy(Generic[OptionsT, CoreT]):
 
     @contextlib.contextmanager
     def override(self, **changes: Any) -> Generator[None]:
-        """Use other options within the block, in this context and what is started from it."""
+        """Use other options within the block, in this context and what is started from it, until the block ends."""
         options = self._changed(changes)
         with self._lock:
             self._overridden += 1
         self.reconsider()
-        token = _overrides.set({**(_overrides.get() or {}), id(self): options})
+        inside = _overrides.get() or {}
+        override = _Override(options, inside.get(self))
+        token = _overrides.set({**inside, self: override})
         try:
             yield
         finally:
-            _overrides.reset(token)
+            override.open = False
+            bring_back(_overrides, token)
             with self._lock:
                 self._overridden -= 1
             self.reconsider()
@@ -267,6 +284,11 @@ class Strategy(Generic[OptionsT, CoreT]):
             current.add(event)
         notices.notice(event)
 
+    def in_pipeline(self, pipeline: object) -> Strategy[Any, Any]:
+        """Return the handle that `pipeline[Class]` gives: the strategy, unless it has one for each function."""
+        del pipeline
+        return self
+
     def describe(self) -> list[str]:
         """Say what the strategy does now, one short phrase per fact, for `status()`."""
         return []
@@ -317,18 +339,25 @@ def forced_mode(site: str, strategy: Strategy[Any, Any]) -> Mode | None:
     return None
 
 
+def everything(found: weakref.WeakSet[T]) -> list[T]:
+    """Return what is in a weak set; another thread that adds to it meanwhile stops the iteration, so we begin anew."""
+    while True:
+        with contextlib.suppress(RuntimeError):
+            return list(found)
+
+
 def strategies() -> list[Strategy[Any, Any]]:
     """Return every strategy there is."""
-    return list(_all)
+    return everything(_all)
 
 
 def _refresh_special() -> None:
-    for strategy in list(_all):
+    for strategy in strategies():
         strategy.reconsider()
 
 
 def _renew_after_fork() -> None:
-    for strategy in list(_all):
+    for strategy in strategies():
         strategy.after_fork()
 
 

@@ -65,8 +65,7 @@ class Caller:
         except BaseException:
             wake(ticket.withdraw())
             raise
-        self._let_in(clock.now() - start)
-        return permit
+        return self._let_in(permit, clock.now() - start)
 
     def wait_sync(self) -> Any:
         """Return a permit, or raise the rejection when the time of the caller is over."""
@@ -83,8 +82,7 @@ class Caller:
         except BaseException:
             wake(ticket.withdraw())
             raise
-        self._let_in(clock.now() - start)
-        return permit
+        return self._let_in(permit, clock.now() - start)
 
     def bind(self) -> Any:
         """Return a permit of a gate that never queues, or raise its rejection."""
@@ -101,15 +99,21 @@ class Caller:
     def admit(self, request: Request) -> Any:
         """Return a permit or a ticket, or raise the rejection."""
         try:
-            ticket = self.gate.admit(request)
+            given = self.gate.admit(request)
         except RejectedError as error:
-            raise self.rejected(error) from None
-        finally:
-            if self.gate.news:
-                self.strategy.announce(self.site, self.gate, self.partition)
-        if hasattr(ticket, "claim") and self.strategy.heard(self.site):
-            self._emit(events.CallQueued, ahead=getattr(ticket, "ahead", 0))
-        return ticket
+            try:
+                raise self.rejected(error) from None
+            finally:
+                self._announce()
+        queued = hasattr(given, "claim")
+        try:
+            self._announce()
+            if queued and self.strategy.heard(self.site):
+                self._emit(events.CallQueued, ahead=getattr(given, "ahead", 0))
+        except BaseException:  # whoever listens was interrupted
+            wake(given.withdraw() if queued else self.gate.refund(given))
+            raise
+        return given
 
     def rejected(self, error: RejectedError) -> RejectedError:
         """Report a rejection and return it with the name of who refused."""
@@ -126,12 +130,21 @@ class Caller:
         """Return the permit, None to go on waiting; raise when the time is over."""
         permit = ticket.claim(now)
         if permit is None and now >= request.until:
-            raise self.rejected(ticket.late(now))
+            raise self.rejected(ticket.late(now)) from None  # that no slot was free at first says nothing new
         return permit
 
-    def _let_in(self, waited: float) -> None:
-        if self.strategy.heard(self.site):
-            self._emit(events.CallAdmitted, waited=waited)
+    def _let_in(self, permit: Any, waited: float) -> Any:
+        """Report a caller that waited, and return its permit."""
+        try:
+            if self.strategy.heard(self.site):
+                self._emit(events.CallAdmitted, waited=waited)
+            self._announce()
+        except BaseException:  # whoever listens was interrupted
+            wake(self.gate.refund(permit))
+            raise
+        return permit
+
+    def _announce(self) -> None:
         if self.gate.news:
             self.strategy.announce(self.site, self.gate, self.partition)
 
@@ -142,7 +155,7 @@ class Caller:
                 "this thread; make the function async, or call it in a worker thread (asyncio.to_thread, "
                 "anyio.to_thread.run_sync)"
             )
-            raise BlockingWaitError(message, strategy=self.strategy.name)
+            raise BlockingWaitError(message, strategy=self.strategy.name) from None
 
     def _emit(self, kind: Any, **facts: Any) -> None:
         self.strategy.emit(self.site, kind(**self.strategy.facts(self.site, self.partition), **facts))

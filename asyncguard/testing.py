@@ -13,6 +13,7 @@ import contextlib
 import random
 import selectors
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from asyncguard._runtime import clock as clocks
@@ -29,6 +30,7 @@ class VirtualClock:
     """A clock that moves only when somebody sleeps on it or advances it. Jitter comes from `seed`."""
 
     def __init__(self, *, start: float = 1_000.0, seed: int = 0) -> None:
+        self.cores: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._now = start
         self._lock = threading.Lock()
         self._random = random.Random(seed)

@@ -224,12 +224,11 @@ class Ledger:
     def standing(self) -> tuple[int, int]:
         """Return the bytes promised to running calls and how many run, without those that have ended."""
         with self.lock:
-            if len(self.over) > LOOKAHEAD:  # somebody asks at each of very many calls: do not count them each time
-                self._put_right()
+            if len(self.over) > LOOKAHEAD or any(each.lent or each.drawn for each in self.over):
+                self._put_right()  # too many to count at each call, or not to be told one by one
                 self.fresh_until = -math.inf
             gone = list(self.over)
-            reserved = self.reserved - sum(each.need - each.lent for each in gone if not each.drawn)
-            return reserved, self.running - len(gone)
+            return self.reserved - sum(each.need for each in gone), self.running - len(gone)
 
     def _put_right(self) -> None:
         """Take the calls that have ended out of the sums, under the lock and before a reading."""
@@ -277,6 +276,9 @@ class Ledger:
             self.reserved += need - reservation.need
             reservation.need = need
             self._changed = True
+            self.fresh_until = -math.inf
+        self.look(self.clock())
+        with self.lock:
             return self.settle()
 
     # --- the queue, all under the lock ---

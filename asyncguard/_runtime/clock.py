@@ -9,6 +9,7 @@ import threading
 import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 from asyncguard._runtime import forks
 from asyncguard._runtime.contexts import bring_back
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 
 class Clock(Protocol):
-    """Time in seconds on a monotonic scale, randomness in 0..1, and sleeping in both colours."""
+    """Time in seconds on a monotonic scale, randomness in 0..1, and sleeping in both colours.
+
+    `cores` is the state of strategies on this clock: a virtual clock takes it along when it is gone.
+    """
+
+    cores: WeakKeyDictionary[Any, Any]
 
     def now(self) -> float: ...
     def random(self) -> float: ...
@@ -52,6 +58,7 @@ async def library_sleep(seconds: float) -> None:
 class RealClock:
     """The operating system's monotonic clock and the module's random numbers (reseeded by Python after a fork)."""
 
+    cores: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # each strategy has its own at hand: `strategy.core`
     now = staticmethod(time.monotonic)
     random = staticmethod(random.random)
     sleep = staticmethod(library_sleep)

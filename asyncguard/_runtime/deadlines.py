@@ -242,6 +242,9 @@ class LoopTimers:
 
 def trio_scope(deadline: Deadline) -> Any:
     """Return a trio cancel scope for a deadline."""
+    if not clocks.in_trio():
+        message = "a time limit in async code needs a running asyncio or trio task, and there is none here"
+        raise RuntimeError(message)
     trio: Any = sys.modules["trio"]
     left = deadline.when - clocks.current().now()
     return trio.CancelScope(deadline=trio.current_time() + left if left < math.inf else math.inf)

@@ -50,8 +50,15 @@ def deliver(event: Event, handler: Handler) -> None:
     """Call one handler; its failure is logged once per handler and kind of error."""
     try:
         handler(event)
-    except Exception as error:
-        key = (id(handler), type(error))
-        if key not in _complained:
-            _complained.add(key)
-            logger.exception("asyncguard: an event handler failed on %s; this is logged once", type(event).__name__)
+    except Exception as error:  # noqa: BLE001 - the user's
+        complain(handler, error, "asyncguard: an event handler failed on %s", type(event).__name__)
+
+
+def complain(about: object, error: Exception, text: str, *facts: object) -> None:
+    """Log a failure that changes no call, once for each thing that fails and kind of error."""
+    key = (id(about), type(error))
+    with _lock:
+        known = key in _complained
+        _complained.add(key)
+    if not known:
+        logger.error(text + "; this is logged once", *facts, exc_info=error)

@@ -35,9 +35,10 @@ def bracket_async(
 
     async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         bracket = await opened(args, kwargs)
-        items = fn(*args, **kwargs)
-        send: Callable[[], Awaitable[Any]] = items.__anext__
+        items: Any = None
         try:
+            items = fn(*args, **kwargs)
+            send: Callable[[], Awaitable[Any]] = items.__anext__
             while True:
                 try:
                     with bracket.step():
@@ -58,7 +59,8 @@ def bracket_async(
             raise
         except BaseException as error:
             bracket.close(error)
-            await items.aclose()
+            if items is not None:
+                await items.aclose()
             raise
         bracket.close(None)
 
@@ -80,10 +82,11 @@ def bracket_sync(
 
     def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         bracket = opened(args, kwargs)
-        items = fn(*args, **kwargs)
+        items: Any = None
         result: Any = None
-        send: Callable[[], Any] = items.__next__
         try:
+            items = fn(*args, **kwargs)
+            send: Callable[[], Any] = items.__next__
             while True:
                 try:
                     with bracket.step():
@@ -105,7 +108,8 @@ def bracket_sync(
             raise
         except BaseException as error:
             bracket.close(error)
-            items.close()
+            if items is not None:
+                items.close()
             raise
         bracket.close(None)
         return result

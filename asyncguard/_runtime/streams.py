@@ -59,13 +59,20 @@ class Stream:
         except StopAsyncIteration:
             self._over(None)
             raise
+        except GeneratorExit as error:  # whoever waited is collected: nothing can be awaited any more
+            self._over(error)
+            raise
         except BaseException as error:
             self._over(error)
             await self._close_quietly()
             raise
 
     async def __aenter__(self) -> Any:
-        entered = await self._stream.__aenter__()
+        try:
+            entered = await self._stream.__aenter__()
+        except BaseException as error:
+            self._over(error)
+            raise
         if entered is not self._stream:
             self._items, self._stream = None, _Entered(entered, self._stream)
         return self
@@ -90,13 +97,13 @@ class Stream:
         await self.aclose()
 
     async def _close(self) -> None:
-        for name in ("aclose", "close"):
-            close = getattr(self._items if self._items is not None else self._stream, name, None)
-            if close is not None:
-                closing = close()
-                if hasattr(closing, "__await__"):
-                    await closing
-                return
+        """Close the iterator, and the stream behind it: `async for` in an SDK's `__aiter__` does not close that."""
+        items, stream = self._items, self._stream
+        try:
+            if items is not None and items is not stream:
+                await _closed(items)
+        finally:
+            await _closed(stream)
 
     async def _close_quietly(self) -> None:
         with contextlib.suppress(Exception):  # the error that ended the stream is the one that leaves
@@ -116,6 +123,16 @@ class Stream:
         hold = self.__dict__.get("_hold")
         if hold is not None:
             hold.close()
+
+
+async def _closed(thing: Any) -> None:
+    for name in ("aclose", "close"):
+        close = getattr(thing, name, None)
+        if close is not None:
+            closing = close()
+            if hasattr(closing, "__await__"):
+                await closing
+            return
 
 
 class _Entered:

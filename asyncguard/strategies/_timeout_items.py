@@ -28,7 +28,7 @@ class Iteration:
         self._first = True
         begun = clocks.current().now() if started is None else started
         self._end = begun + strategy.live().seconds
-        if started is None:
+        if started is None and strategy.mode_at(site) == "enforce":
             strategy.started(site)
 
     @contextlib.contextmanager

@@ -43,8 +43,15 @@ class _Work:
         self.result: Any = None
         self.error: BaseException | None = None
 
-    def run(self) -> None:
-        """Do the work; this is what the thread runs."""
+    def start(self, name: str) -> None:
+        """Start the thread; where there is none to be had, nothing is held."""
+        try:
+            threading.Thread(target=self._run, daemon=True, name=name).start()
+        except BaseException:
+            self._end()
+            raise
+
+    def _run(self) -> None:
         try:
             self.result = self._call()
         except BaseException as error:  # noqa: BLE001 - raised again where the caller waits
@@ -62,11 +69,21 @@ class _Work:
         if self._hold is not None:
             self._hold.close()
 
-    def leave(self) -> bool:
-        """Go without the result; False if the work has ended after all."""
+    def leave(self) -> int:
+        """Go without the result; return how many works were left by their callers, 0 if this one has ended after all."""
         with self._lock:
             self._left = not self.done.is_set()
-            return self._left
+            return _count_abandoned(1) if self._left else 0
+
+    def answer(self) -> Any:
+        """Return the result or raise the error, which must not keep its own frames alive through us."""
+        error, self.error = self.error, None
+        try:
+            if error is not None:
+                raise error
+            return self.result
+        finally:
+            del error
 
 
 def _count_abandoned(step: int) -> int:
@@ -83,18 +100,17 @@ def in_thread(strategy: Timeout, fn: Call, site: Site, args: Any, kwargs: Any) -
     context = contextvars.copy_context()
     deadline.unset()
     work = _Work(lambda: context.run(fn, *args, **kwargs), deadline)
-    threading.Thread(target=work.run, daemon=True, name=f"asyncguard {site.name}").start()
+    work.start(f"asyncguard {site.name}")
     try:
         _wait_for(work, deadline)
     except BaseException:
         work.leave()
         raise
-    if not work.done.is_set() and work.leave():
-        strategy.emit(site, events.WorkAbandoned(**strategy.facts(site), running=_count_abandoned(1)))
+    left = 0 if work.done.is_set() else work.leave()
+    if left:
+        strategy.emit(site, events.WorkAbandoned(**strategy.facts(site), running=left))
         raise strategy.over(site, deadline)
-    if work.error is not None:
-        raise work.error
-    return work.result
+    return work.answer()
 
 
 def _wait_for(work: _Work, deadline: Deadline) -> None:

@@ -163,7 +163,7 @@ class MemoryGuard(AdmissionStrategy[MemoryGuardOptions, MemoryGate]):
 
     def _tidy(self) -> None:
         ledger = self.gate.ledger
-        if self.options.reclaim is not False and not ledger.running:
+        if self.options.reclaim is not False and not ledger.standing()[1]:
             reclaim.shared().tidy(ledger.mark, ledger.trimmed)
 
     def _reclaimed(self, method: str, freed: int, seconds: float) -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from asyncguard._machines.estimate import Learner
 from asyncguard._machines.gate import Request
-from asyncguard._machines.ledger import FRESH, MOST_PASSES
+from asyncguard._machines.ledger import FRESH, MOST_PASSES, SLICE
 from asyncguard._machines.levels import PROCESS, Level
 from asyncguard._machines.memory_ticket import MemoryTicket
 from asyncguard.errors import MemoryPressureError
-from tests.machines.memory_bench import Bench, Spot, empty
+from tests.machines.memory_bench import LIMIT, Bench, Spot, empty
 
 # --- the rule ---
 
@@ -104,6 +104,7 @@ def test_without_any_level_only_the_limit_option_counts() -> None:
     free, bound = bench.gate(10**12), bench.gate(300, limit=1000)
     bench.enter(free)
     assert math.isinf(free.ceiling())
+    assert str(free.decided("admitted", 0)).startswith("nothing is limited, ")
     bench.wait(bound)
 
 
@@ -441,6 +442,29 @@ def test_the_need_is_asked_for_at_admission_and_not_when_queueing() -> None:
     assert len(let_in) == 2
 
 
+def test_who_is_late_for_a_size_that_is_still_being_measured_is_told_so() -> None:
+    bench = Bench()
+    bench.use(0, limit=1 << 30)
+    gate = bench.gate(Learner())
+    bench.enter(gate)
+    ticket = bench.wait(gate)
+    bench.now += 10.0
+    error = ticket.late(bench.now)
+    assert "the first call, which is measured alone, still runs after 10 s" in str(error)
+    assert not error.permanent
+
+
+def test_another_size_put_in_force_during_a_measurement_ends_the_learning() -> None:
+    bench = Bench()
+    bench.use(0, limit=1 << 30)
+    gate = bench.gate(Learner())
+    first = bench.enter(gate)
+    gate.configure(gate.bounds, 100, waits=True)
+    bench.end(gate, first)
+    assert bench.enter(gate).need == 100
+    assert not bench.meter.running
+
+
 def test_calls_of_known_size_do_not_wait_for_the_measurement_of_another_function() -> None:
     bench = Bench()
     bench.use(0, limit=1 << 30)
@@ -605,6 +629,59 @@ def test_a_forked_child_starts_empty_and_what_its_parent_promised_is_not_its_own
     assert empty(bench.ledger)
     gate.release(gate.take())
     assert empty(bench.ledger)
+
+
+def test_a_size_corrected_after_the_call_or_in_another_process_changes_nothing() -> None:
+    bench = Bench()
+    gate = bench.gate(500)
+    over, inherited = bench.enter(gate), bench.enter(bench.gate(1))
+    gate.release(over)
+    gate.reconcile(over, 100)
+    gate.after_fork()
+    gate.reconcile(inherited, 100)
+    assert empty(bench.ledger)
+
+
+def test_growth_of_a_call_that_began_long_ago_and_of_a_new_one_are_counted_alike() -> None:
+    bench = Bench()
+    gate = bench.gate(100)
+    old = bench.enter(gate)
+    bench.use(50)
+    new = bench.enter(gate)
+    for permit in (old, new):
+        gate.reconcile(permit, 250)
+        gate.release(permit)
+    assert empty(bench.ledger)
+
+
+def test_a_call_that_has_just_begun_does_not_explain_what_is_in_use() -> None:
+    bench = Bench()
+    gate = bench.gate(300)
+    running = [bench.enter(gate), bench.enter(gate)]
+    bench.use(600)
+    gate.release(running[0])  # what it had allocated stays in the allocator: 600 are in use as before
+    bench.enter(gate)
+    ticket = bench.wait(gate)
+    gate.release(running[1])
+    account = bench.ledger.accounts["box"]
+    assert (account.base, account.held) == (300, 600)
+    assert ticket.claim(bench.now) is None
+    assert ticket.due(bench.now) == bench.now + SLICE
+    bench.use(600)  # now it had the time: some of what is in use is its own
+    assert ticket.claim(bench.now) is not None
+
+
+def test_bytes_given_back_serve_nobody_before_a_reading_shows_that_they_are_free() -> None:
+    bench = Bench()
+    gate = bench.gate(500)
+    first = bench.enter(gate)
+    waiting = bench.wait(gate)
+    bench.reading([Level("box", LIMIT, 500)])
+    assert gate.release(first)[0] is waiting.spot, "forced: nothing else runs"
+    second = waiting.claim(bench.now)
+    assert second is not None
+    assert second.forced
+    assert bench.reads == 2
 
 
 def test_every_decision_of_the_slow_path_is_news() -> None:

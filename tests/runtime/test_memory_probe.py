@@ -375,6 +375,16 @@ def test_elsewhere_psutil_answers(tmp_path: Path) -> None:
     assert levels(reading)["machine"][1] == os.sysconf("SC_PHYS_PAGES") * PAGE
 
 
+def test_a_process_that_cannot_be_read_holds_nothing(tree: Tree) -> None:
+    tree.write("proc/self/statm", "banana\n")
+    assert levels(tree.probe().read())[PROCESS] == (0, None)
+
+
+def test_without_the_resource_module_the_address_space_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert "address space" not in levels(MemoryProbe().read())
+
+
 def test_an_error_nobody_thought_of_does_not_leave_the_probe(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroup, "groups", lambda root: 1 / 0)
     assert tree.probe().read().source == "none"

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import importlib
 import logging
 import pickle
 import random
 import threading
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,52 +18,14 @@ import trio
 
 import asyncguard as ag
 from asyncguard import events, testing
-from asyncguard._machines.levels import PROCESS, Level, Reading
+from asyncguard._machines.levels import PROCESS, Level
 from asyncguard._runtime import clock as clocks
-from asyncguard._runtime import memory_probe, notices, reclaim
+from asyncguard._runtime import notices, reclaim
 from asyncguard.errors import BlockingWaitError, MemoryPressureError
 from asyncguard.strategies._argument_bytes import argument_bytes
+from tests.strategies.memory_machine import LIMIT, Machine, machine
 
-module = importlib.import_module("asyncguard.strategies.memory_guard")
-LIMIT = 1000
-
-
-class Machine:
-    """Stands in for the probe and for the meter of peaks: a machine of 1000 bytes."""
-
-    def __init__(self) -> None:
-        self.limit = LIMIT
-        self.used = 0
-        self.peak = 0  # the most that was ever in use
-        self.levels: list[Level] | None = None
-        self.measured: int | None = 100
-        self.measuring = False
-
-    def read(self) -> Reading:
-        levels = self.levels if self.levels is not None else [Level("box", self.limit, self.used)]
-        return Reading(tuple(levels), "system")
-
-    def allocate(self, size: int) -> None:
-        self.used += size
-        self.peak = max(self.peak, self.used)
-
-    def start(self) -> None:
-        assert not self.measuring
-        self.measuring = True
-
-    def stop(self) -> int | None:
-        assert self.measuring
-        self.measuring = False
-        return self.measured
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    made = Machine()
-    monkeypatch.setattr(memory_probe, "_shared", made)
-    monkeypatch.setattr(module, "_METER", made)
-    monkeypatch.setattr(module, "_ledgers", weakref.WeakValueDictionary())
-    return made
+__all__ = ["machine"]  # a fixture
 
 
 async def sleep(seconds: float) -> None:
@@ -697,7 +657,42 @@ def test_under_pressure_memory_is_given_back_and_told(machine: Machine, monkeypa
             guard.gate.ledger.fresh_until = 0.0
     assert asked == [False, True]
     assert [(event.method, event.freed) for event in recorded.of(events.MemoryReclaimed)] == [("cache", 600)] * 2
-    asyncio.run(guards[1].aclose())
+
+
+def test_after_a_measured_call_the_allocator_is_emptied_so_that_the_next_measurement_is_good(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reclaimer:
+        busy = False
+
+        def tidy(self, mark: Any, done: Any) -> bool:
+            done(mark())
+            return True
+
+    monkeypatch.setattr(reclaim, "_shared", Reclaimer())
+    machine.limit = 1 << 40
+    guard, untidy = ag.memory_guard(), ag.memory_guard(reclaim=False)
+    for each, expected in ((untidy, 16 << 20), (guard, 120)):
+        each(lambda: None)()
+        assert each.gate.learner.need == 16 << 20, "the heap was not known to be clean: no less than the guess"
+        each.gate.learner.measure_at = 0.0
+        each(lambda: None)()
+        assert each.gate.learner.need == expected
+
+
+def test_closing_waits_for_memory_that_is_being_given_back(
+    machine: Machine, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = iter([True, True, False])
+
+    class Reclaimer:
+        @property
+        def busy(self) -> bool:
+            return next(asked)
+
+    monkeypatch.setattr(reclaim, "_shared", Reclaimer())
+    testing.run(ag.memory_guard().aclose, backend=backend)
+    assert list(asked) == []
 
 
 def _elsewhere(function: Any) -> None:
