@@ -21,7 +21,7 @@ from asyncguard._runtime.contexts import bring_back
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from asyncguard._pipeline import Site
+    from asyncguard._pipeline import Pipeline, Site
     from asyncguard._runtime.clock import Clock
     from asyncguard._runtime.colour import Kind
     from asyncguard.events import Event
@@ -284,7 +284,7 @@ class Strategy(Generic[OptionsT, CoreT]):
             current.add(event)
         notices.notice(event)
 
-    def in_pipeline(self, pipeline: object) -> Strategy[Any, Any]:
+    def in_pipeline(self, pipeline: Pipeline[Any]) -> Strategy[Any, Any]:
         """Return the handle that `pipeline[Class]` gives: the strategy, unless it has one for each function."""
         del pipeline
         return self

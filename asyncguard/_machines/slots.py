@@ -3,6 +3,9 @@
 A slot is free in `free`, held by a call, or offered to a waiter. While anybody waits, a released slot is offered to
 the first waiter who can take it and never lies in `free`, so that nobody can pass the queue. An offer is claimed under
 the lock: a waiter on a stopped loop is skipped, and one that was cancelled passes its offer on.
+
+What is given back waits in `_back` until whoever has the lock sees to it. Giving back must not wait for the lock: the
+garbage collector may close a call while its own thread has the lock, and that would wait for itself for ever.
 """
 
 from __future__ import annotations
@@ -43,35 +46,29 @@ class Slots:
         self.free: deque[int] = deque(range(self.size))
         self.queue: dict[Place, None] = {}  # waits for an offer, first come first; a dict leaves in O(1)
         self.offered: dict[Place, None] = {}  # was offered a slot and has not claimed it yet
+        self._back: deque[int | Place | None] = deque()  # slots released, places left; None: look at `free` again
         self.take = self.free.pop  # IndexError is a LookupError: the fast path is one call into C
 
     # --- the gate ---
 
     def admit(self, request: Request) -> int | Place:
         """Return a slot, or a place in the queue; raise BulkheadFullError if the queue is full."""
-        with self._lock:
-            self._revoke_dead()
-            if self.free and self._first() is None:
-                with contextlib.suppress(IndexError):  # the fast path takes without the lock
-                    return self.free.pop()
-            if self.waiting >= self.max_queue or request.until <= self._clock():
-                raise self._full()
-            place = Place(self, request.spot, self.waiting)
-            self.queue[place] = None
-            # Whoever released a slot a moment ago may have seen no queue and put it into `free`: look again.
-            self._offer_and_wake()
-            return place
+        try:
+            with self._lock:
+                return self._enter(request)
+        finally:
+            self._wake_all(self._see_to_it())
 
     def release(self, permit: int) -> Wake:
         """Give a slot back: to the queue if there is one."""
-        if not self.queue and not self._surplus:
+        if self.queue or self._surplus:
+            self._back.append(permit)
+        else:
             self.free.append(permit)
             if not self.queue:
                 return _NOBODY
-            with self._lock:  # somebody queued at the same moment
-                return self._offer_free()
-        with self._lock:
-            return self._pass_on(permit)
+            self._back.append(None)  # somebody queued at the same moment
+        return self._see_to_it()
 
     refund = release
 
@@ -118,11 +115,12 @@ class Slots:
             if grown < 0:
                 self._surplus -= grown
                 self._withdraw_surplus()
-                return _NOBODY
-            kept = min(grown, self._surplus)
-            self._surplus -= kept
-            self.free.extend(range(grown - kept))
-            return self._offer_free()
+            else:
+                kept = min(grown, self._surplus)
+                self._surplus -= kept
+                self.free.extend(range(grown - kept))
+            self._back.append(None)
+        return self._see_to_it()
 
     def _withdraw_surplus(self) -> None:
         with contextlib.suppress(IndexError):
@@ -130,7 +128,42 @@ class Slots:
                 self.free.pop()
                 self._surplus -= 1
 
+    def _see_to_it(self) -> list[Spot]:
+        """Do what was given back, unless somebody has the lock: they look here when they have let go of it."""
+        woken: list[Spot] = []
+        while self._back and not self._lock.locked():
+            with self._lock:
+                while self._back:
+                    woken.extend(self._do(self._back.popleft()))
+        return woken
+
+    @staticmethod
+    def _wake_all(spots: Wake) -> None:
+        for spot in spots:
+            spot.wake()
+
     # --- under the lock ---
+
+    def _do(self, given: int | Place | None) -> Wake:
+        if isinstance(given, Place):
+            return self._leave(given)
+        return self._offer_free() if given is None else self._pass_on(given)
+
+    def _enter(self, request: Request) -> int | Place:
+        self._revoke_dead()
+        if self.free and self._first() is None:
+            with contextlib.suppress(IndexError):  # the fast path takes without the lock
+                return self.free.pop()
+        now = self._clock()
+        if self.waiting >= self.max_queue:
+            self._forget_lost(now)
+        if self.waiting >= self.max_queue or request.until <= now:
+            raise self._full()
+        place = Place(self, request, self.waiting)
+        self.queue[place] = None
+        # Whoever released a slot a moment ago may have seen no queue and put it into `free`: look again.
+        self._back.append(None)
+        return place
 
     def _first(self) -> Place | None:
         """Return the first waiter that could take a slot."""
@@ -147,7 +180,7 @@ class Slots:
         place = self._first()
         if place is None:
             self.free.append(permit)
-            return _NOBODY
+            return self._stopped()
         return self._offer(place, permit)
 
     def _offer_free(self) -> Wake:
@@ -159,12 +192,18 @@ class Slots:
             except IndexError:  # the fast path was quicker
                 break
             woken.extend(self._offer(place, permit))
-        return woken
+        return [*woken, *self._stopped()] if self.free else woken
 
-    def _offer_and_wake(self) -> None:
-        """Offer what turned out to be free. Rare, so waking under the lock is no harm: it only schedules."""
-        for spot in self._offer_free():
-            spot.wake()
+    def _stopped(self) -> list[Spot]:
+        """Whoever waits while a slot is free is on a stopped loop: they look for themselves when it goes on."""
+        return [place.spot for place in self.queue]
+
+    def _forget_lost(self, now: float) -> None:
+        """Take out who waits on a stopped loop past its time: it was closed, and they cannot leave by themselves."""
+        lost = [place for place in self.queue if place.until <= now and not place.alive()]
+        for place in lost:
+            del self.queue[place]
+        self._lost = lost  # the last reference: it goes when the lock is free
 
     def _offer(self, place: Place, permit: int) -> list[Spot]:
         del self.queue[place]
@@ -187,25 +226,30 @@ class Slots:
 
     def claim(self, place: Place) -> int | None:
         """Take what was offered to a place."""
-        with self._lock:
-            if place in self.queue:
-                self._revoke_dead()
-                self._offer_and_wake()  # nobody may have told us: the one in front died with its loop
-            if place not in self.offered:
-                return None
-            del self.offered[place]
-            return place.take_back()
+        woken: Wake = _NOBODY
+        try:
+            with self._lock:
+                if place in self.queue:
+                    self._revoke_dead()
+                    woken = self._offer_free()  # nobody may have told us: the one in front died with its loop
+                if place not in self.offered:
+                    return None
+                del self.offered[place]
+                return place.take_back()
+        finally:
+            self._wake_all([*woken, *self._see_to_it()])
 
     def withdraw(self, place: Place) -> Wake:
         """Leave the queue; an offer goes to the next."""
-        with self._lock:
-            if place in self.queue:
-                del self.queue[place]
-                return _NOBODY
-            if place not in self.offered:
-                return _NOBODY
+        self._back.append(place)
+        return self._see_to_it()
+
+    def _leave(self, place: Place) -> Wake:
+        if place in self.offered:
             del self.offered[place]
             return self._pass_on(place.take_back())
+        self.queue.pop(place, None)
+        return _NOBODY
 
     def late(self) -> BulkheadFullError:
         """Return the rejection of a caller who waited as long as it may."""
@@ -218,11 +262,12 @@ class Slots:
 class Place:
     """A place in the queue of a bulkhead."""
 
-    __slots__ = ("_slots", "ahead", "offer", "spot")
+    __slots__ = ("_slots", "ahead", "offer", "spot", "until")
 
-    def __init__(self, slots: Slots, spot: Spot, ahead: int) -> None:
+    def __init__(self, slots: Slots, request: Request, ahead: int) -> None:
         self._slots = slots
-        self.spot = spot
+        self.spot = request.spot
+        self.until = request.until
         self.ahead = ahead
         self.offer: int | None = None
 

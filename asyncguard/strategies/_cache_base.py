@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MethodType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from asyncguard._machines import checks
 from asyncguard._machines.flight import Work
@@ -147,14 +147,14 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         is_async = colour.kind_of(fn) == "async"
         return self.handle(Bound(self, fn, Site(Pipeline(self), fn), is_async=is_async), ())
 
-    def in_pipeline(self, pipeline: Pipeline) -> Self:
+    def in_pipeline(self, pipeline: Pipeline[Any]) -> CacheStrategy:
         """Return what `pipeline[CacheResult]` is: this cache, its `get`, `invalidate`, `refresh` for that pipeline."""
         if all(bound.site.pipeline is pipeline for bound in self.bounds):
             return self
         view = object.__new__(self.view)
         view.__dict__ = self.__dict__  # one state: only the function differs
         view.chosen = pipeline
-        return view  # type: ignore[return-value] # pyright: ignore[reportReturnType]
+        return view
 
     def _only(self) -> CachedFunction:
         chosen = self.chosen
