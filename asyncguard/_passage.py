@@ -196,18 +196,18 @@ class Passage:
     def _observe(self, strategy: Gatekeeper, gate: Any, partition: str, args: Args, kwargs: Kwargs) -> None:
         """Ask without waiting and without refusing: report what would have happened."""
         caller = Caller(strategy, gate, self.site, partition, args, kwargs, self._cost)
-        permit = None
+        permit: Any = None
         try:
             permit = caller.admit(caller.request(NOBODY, clocks.current().now()))
         except RejectedError:
             """It would have been refused; that was told."""
         except Exception as error:  # noqa: BLE001 - whatever the user's cost= raised
             unobserved(strategy, self.site, error)
-        if permit is None or hasattr(permit, "claim"):
-            self._without(strategy, gate)
-        else:
+        if permit is not None and not hasattr(permit, "claim"):
             self.took(strategy, gate, partition, permit)
-        if hasattr(permit, "claim"):
+            return
+        self._without(strategy, gate)
+        if permit is not None:
             wake(permit.withdraw())
             strategy.emit(self.site, events.CallQueued(**strategy.facts(self.site, partition), ahead=0))
 

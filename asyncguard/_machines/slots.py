@@ -53,11 +53,13 @@ class Slots:
 
     def admit(self, request: Request) -> int | Place:
         """Return a slot, or a place in the queue; raise BulkheadFullError if the queue is full."""
+        lost = self._forget_lost() if self.waiting >= self.max_queue else ()
         try:
             with self._lock:
                 return self._enter(request)
         finally:
             self._wake_all(self._see_to_it())
+            del lost  # not under the lock: calls may end with them
 
     def release(self, permit: int) -> Wake:
         """Give a slot back: to the queue if there is one."""
@@ -128,6 +130,15 @@ class Slots:
                 self.free.pop()
                 self._surplus -= 1
 
+    def _forget_lost(self) -> list[Place]:
+        """Take out who waits past its time on a loop that stands still: if it was closed, they never leave."""
+        now = self._clock()
+        with self._lock:
+            lost = [place for place in self.queue if place.until <= now and not place.alive()]
+            for place in lost:
+                del self.queue[place]
+        return lost
+
     def _see_to_it(self) -> list[Spot]:
         """Do what was given back, unless somebody has the lock: they look here when they have let go of it."""
         woken: list[Spot] = []
@@ -154,10 +165,7 @@ class Slots:
         if self.free and self._first() is None:
             with contextlib.suppress(IndexError):  # the fast path takes without the lock
                 return self.free.pop()
-        now = self._clock()
-        if self.waiting >= self.max_queue:
-            self._forget_lost(now)
-        if self.waiting >= self.max_queue or request.until <= now:
+        if self.waiting >= self.max_queue or request.until <= self._clock():
             raise self._full()
         place = Place(self, request, self.waiting)
         self.queue[place] = None
@@ -197,13 +205,6 @@ class Slots:
     def _stopped(self) -> list[Spot]:
         """Whoever waits while a slot is free is on a stopped loop: they look for themselves when it goes on."""
         return [place.spot for place in self.queue]
-
-    def _forget_lost(self, now: float) -> None:
-        """Take out who waits on a stopped loop past its time: it was closed, and they cannot leave by themselves."""
-        lost = [place for place in self.queue if place.until <= now and not place.alive()]
-        for place in lost:
-            del self.queue[place]
-        self._lost = lost  # the last reference: it goes when the lock is free
 
     def _offer(self, place: Place, permit: int) -> list[Spot]:
         del self.queue[place]

@@ -178,16 +178,17 @@ class TaskDeadline(Deadline):
 
 
 class Expiries:
-    """The open deadlines of one constant duration on one loop, in the order in which they expire.
+    """The open deadlines of one constant duration, `seconds`, on one loop, in the order in which they expire.
 
     A deadline that is over is taken out of `open`; the timer stays and is armed anew only when it fires.
     """
 
-    __slots__ = ("_clock", "_loop", "armed", "open")
+    __slots__ = ("_clock", "_loop", "armed", "open", "seconds")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: clocks.Clock) -> None:
-        self._loop = weakref.ref(loop)
+    def __init__(self, loop: asyncio.AbstractEventLoop | None, clock: clocks.Clock, seconds: float) -> None:
+        self._loop: Callable[[], asyncio.AbstractEventLoop | None] = _no_loop if loop is None else weakref.ref(loop)
         self._clock = clock
+        self.seconds = seconds
         self.open: dict[TaskDeadline, asyncio.TimerHandle | None] = {}
         self.armed = False
 
@@ -217,25 +218,26 @@ def _no_loop() -> None:
 class LoopTimers:
     """The expiries of one duration, for each event loop; a loop that is gone takes its own along.
 
-    `last` is a weak reference to the loop asked for last and its expiries: the hot path looks there first.
+    Another duration needs other timers: in one list of two durations the shorter would be late. `last` is a weak reference to the loop asked for last and its expiries: the hot path looks there first.
     """
 
-    __slots__ = ("__weakref__", "_by_loop", "_clock", "last")
+    __slots__ = ("__weakref__", "_by_loop", "_clock", "last", "seconds")
 
-    def __init__(self, clock: clocks.Clock) -> None:
+    def __init__(self, clock: clocks.Clock, seconds: float) -> None:
         self._clock = clock
+        self.seconds = seconds
         self.after_fork()
 
     def after_fork(self) -> None:
         """Forget all loops: those of the parent do not run here."""
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Expiries] = weakref.WeakKeyDictionary()
-        self.last: tuple[Callable[[], object], Expiries | None] = (_no_loop, None)
+        self.last: tuple[Callable[[], object], Expiries] = (_no_loop, Expiries(None, self._clock, self.seconds))
 
     def of(self, loop: asyncio.AbstractEventLoop) -> Expiries:
         """Return the expiries of a loop."""
         expiries = self._by_loop.get(loop)
         if expiries is None:
-            expiries = self._by_loop[loop] = Expiries(loop, self._clock)
+            expiries = self._by_loop[loop] = Expiries(loop, self._clock, self.seconds)
         self.last = (weakref.ref(loop), expiries)
         return expiries
 

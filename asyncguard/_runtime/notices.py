@@ -72,10 +72,11 @@ def _parked(event: events.TargetParked) -> str:
 
 
 def _memory(event: events.MemoryDecided) -> str | None:
-    if event.decision != "rejected":
+    if event.decision not in {"rejected", "forced"}:
         return None
     need, used, reserved, limit = (size / _MEBIBYTE for size in (event.need, event.used, event.reserved, event.limit))
-    return f"memory refused: need {need:.0f} MiB, used {used:.0f} + reserved {reserved:.0f} of {limit:.0f} MiB"
+    what = "refused" if event.decision == "rejected" else "over its limit, but nothing else runs: let in"
+    return f"memory {what}: need {need:.0f} MiB, used {used:.0f} + reserved {reserved:.0f} of {limit:.0f} MiB"
 
 
 def _refused(event: events.InputRejected) -> str | None:

@@ -48,7 +48,9 @@ class LoopSpot:
         self._woken = False
 
     def wake(self) -> None:
-        """Wake the task; nothing happens if its loop is closed."""
+        """Wake the task; nothing happens if its loop is closed. Once is enough until it waits again."""
+        if self._woken:
+            return
         self._woken = True
         if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - get_running_loop raises off the loop
             self._resolve()

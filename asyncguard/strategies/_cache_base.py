@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from asyncguard._machines import checks
 from asyncguard._machines.flight import Work
 from asyncguard._pipeline import Pipeline, Site, record_of
-from asyncguard._runtime import colour, flights
+from asyncguard._runtime import colour, flights, reclaim
 from asyncguard._strategy import Transparent
 from asyncguard.strategies import _cache_calls as calls
 from asyncguard.strategies import _cache_core as cores
@@ -60,6 +60,7 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         super().__init__(options)
         self._bounds: weakref.WeakSet[Bound] = weakref.WeakSet()
         self._running: weakref.WeakSet[Work] = weakref.WeakSet()
+        reclaim.register_cache(self)
 
     def serve(self, bound: Bound) -> None:
         """Remember a function that this cache serves."""

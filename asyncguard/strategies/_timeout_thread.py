@@ -70,7 +70,7 @@ class _Work:
             self._hold.close()
 
     def leave(self) -> int:
-        """Go without the result; return how many works were left by their callers, 0 if this one has ended after all."""
+        """Go without the result; return how many works were left in all, 0 if this one has ended after all."""
         with self._lock:
             self._left = not self.done.is_set()
             return _count_abandoned(1) if self._left else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 from asyncguard._machines import checks
 from asyncguard._runtime import clock as clocks
@@ -14,10 +14,32 @@ from asyncguard.errors import CallTimeoutError, DeadlineExceededError
 if TYPE_CHECKING:
     from collections.abc import Generator
     from datetime import timedelta
+    from types import TracebackType
 
 
-@contextlib.contextmanager
-def deadline(seconds: float | timedelta) -> Generator[Deadline]:
+class DeadlineBlock:
+    """The block that `deadline` bounds. Not a decorator: around an `async def` it would bound nothing."""
+
+    __slots__ = ("_block",)
+
+    def __init__(self, seconds: float) -> None:
+        self._block = _bounded_block(seconds)
+
+    def __enter__(self) -> Deadline:
+        return self._block.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self._block.__exit__(kind, error, trace)
+
+    def __call__(self, fn: object) -> Never:
+        """Refuse to decorate."""
+        message = f"deadline bounds a block (with deadline(...):), got {fn!r}; to bound a function use timeout(...)"
+        raise TypeError(message)
+
+
+def deadline(seconds: float | timedelta) -> DeadlineBlock:
     """Bound the time of a block, the same in async and in sync code.
 
     `with deadline(2.0): ...`
@@ -28,7 +50,11 @@ def deadline(seconds: float | timedelta) -> Generator[Deadline]:
 
     Raises CallTimeoutError if the time ran out, DeadlineExceededError if a deadline around it is already over.
     """
-    allowed = checks.duration("seconds", seconds, above=0.0)
+    return DeadlineBlock(checks.duration("seconds", seconds, above=0.0))
+
+
+@contextlib.contextmanager
+def _bounded_block(allowed: float) -> Generator[Deadline]:
     now = clocks.current().now()
     if Deadline(allowed, now).when <= now:
         message = "the block was not entered: the deadline around it is over"

@@ -63,10 +63,6 @@ class Timeout(Transparent[TimeoutOptions, LoopTimers]):
 
     kind: ClassVar[str] = "timeout"
 
-    def __init__(self, options: TimeoutOptions) -> None:
-        super().__init__(options)
-        self.seconds = options.seconds  # one attribute away on the hot path
-
     @property
     def role(self) -> str:
         """The scope says which of its two places in the canonical order it has."""
@@ -79,11 +75,10 @@ class Timeout(Transparent[TimeoutOptions, LoopTimers]):
 
     def new_core(self, clock: Clock) -> LoopTimers:
         """Build the timers: one per event loop serves all calls."""
-        return LoopTimers(clock)
+        return LoopTimers(clock, self.options.seconds)
 
     def reconfigured(self) -> None:
         """Start new timers; calls in flight keep theirs."""
-        self.seconds = self.options.seconds
         self.core = self.new_core(clocks.REAL)
 
     # --- drivers ---
@@ -109,7 +104,7 @@ class Timeout(Transparent[TimeoutOptions, LoopTimers]):
             last, expiries = strategy.core.last
             if last() is not loop:
                 expiries = strategy.core.of(loop)
-            deadline = TaskDeadline(strategy.seconds, monotonic(), task, expiries)
+            deadline = TaskDeadline(expiries.seconds, monotonic(), task, expiries)
             if deadline.inherited:
                 strategy.refuse_late(site, deadline)
             try:

@@ -74,7 +74,8 @@ class World:
 
     def _claim(self):
         for place in list(self.waiting):
-            if place.alive():
+            if place.alive() and place.spot.woken:  # nobody looks who was not woken
+                place.spot.woken = 0
                 permit = place.claim(0.0)
                 if permit is not None:
                     self.waiting.remove(place)
@@ -105,7 +106,7 @@ class World:
 
     def _woken(self, spots):
         for spot in spots:
-            assert spot.alive(), "somebody was woken whose loop has stopped"
+            assert spot.alive() or self.slots.free, "somebody was woken whose loop has stopped, for nothing"
             spot.wake()
 
     def check(self):
