@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 permits: ContextVar[tuple[HeldPermit, ...]] = ContextVar("asyncguard_permits", default=())
 
 
-async def open_async(
-    block: Sequence[Gatekeeper], site: Site, args: Args, kwargs: Kwargs, cost: Any = None
-) -> Passage:
+async def open_async(block: Sequence[Gatekeeper], site: Site, args: Args, kwargs: Kwargs, cost: Any = None) -> Passage:
     """Go through the gates of a block, waiting where it is needed; `cost` overrides what the arguments would say."""
     passage = Passage(site, cost)
     try:

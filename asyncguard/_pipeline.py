@@ -121,9 +121,7 @@ class Pipeline(Generic[TypeT]):
         return decorate(self, fn)
 
     @overload
-    async def call(
-        self: Pipeline[Kept], fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T: ...
+    async def call(self: Pipeline[Kept], fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
     async def call(self: Pipeline[Widened], fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
     async def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

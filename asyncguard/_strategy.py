@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
 from asyncguard._machines import checks
 from asyncguard._order import PLACES
 from asyncguard._runtime import clock as clocks
-from asyncguard._runtime import dispatch, notices, record
+from asyncguard._runtime import colour, dispatch, notices, record
 from asyncguard._runtime.contexts import bring_back
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Options:
         if self.name is not None and (not isinstance(self.name, str) or not self.name):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise checks.wrong_type("name", self.name, "a non-empty string")
         if self.on_event is not None:
-            checks.function("on_event", self.on_event)
+            colour.plain("on_event", checks.function("on_event", self.on_event))
 
     def set(self, option: str, value: object) -> None:
         """Replace an option by its normalised form, from `__post_init__` only."""
@@ -85,7 +85,7 @@ class Strategy(Generic[OptionsT, CoreT]):
     kind: ClassVar[str]
     joins: ClassVar[bool] = False  # neighbours of the same family share one driver
     monitors: ClassVar[bool] = False
-    _guarded_attributes: ClassVar[tuple[str, ...]] = ()
+    shared: ClassVar[frozenset[str]] = frozenset()  # options of the state that all calls share: no block has its own
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
@@ -219,6 +219,8 @@ class Strategy(Generic[OptionsT, CoreT]):
     @contextlib.contextmanager
     def override(self, **changes: Any) -> Generator[None]:
         """Use other options within the block, in this context and what is started from it, until the block ends."""
+        for option in self.shared.intersection(changes):
+            raise TypeError(f"{option} is the same for all calls, it cannot be overridden for a block of them")
         options = self._changed(changes)
         with self._lock:
             self._overridden += 1

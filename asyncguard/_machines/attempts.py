@@ -13,11 +13,10 @@ from asyncguard._machines.classify import TRANSIENT, TRANSIENT_KINDS, classify, 
 from asyncguard._machines.retry_after import retry_after
 from asyncguard.errors import BlockingWaitError, DeadlineExceededError, MemoryPressureError, RejectedError
 
-__all__ = ["Attempts", "On", "OnOption", "Policy", "Situation", "Verdict"]
+__all__ = ["Attempts", "OnOption", "Policy", "Situation", "Verdict"]
 
 OnOption = type[Exception] | tuple[type[Exception], ...] | Callable[[Any], bool | float | timedelta]
 """What `on=` takes: a class, a tuple of them, or a predicate."""
-On = tuple[type[Exception], ...] | Callable[[Exception], Any]
 
 _THROTTLED_FROM = 1.0  # seconds: who is throttled starts slower (AWS, retry behaviour 2.1)
 _SPREAD = 0.1  # of the pause that was asked for: those who were sent away together do not come back together
@@ -27,7 +26,7 @@ _SPREAD = 0.1  # of the pause that was asked for: those who were sent away toget
 class Policy:
     """The options that decide."""
 
-    on: On
+    on: checks.Errors
     max_retries: int | None
     backoff: Backoff
     max_retry_after: float

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import sys
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, cast
 
-Seconds = float | int | timedelta
+Errors = tuple[type[Exception], ...] | Callable[[Exception], Any]
+"""An `on=` option once it is checked."""
+On = type[Exception] | Errors
+"""What `on=` takes: a class, a tuple of them, or a predicate."""
 
 
 def fail(option: str, value: object, allowed: str) -> ValueError:
@@ -24,12 +29,10 @@ def number(
     option: str, value: object, *, least: float = -math.inf, most: float = math.inf, above: float = -math.inf
 ) -> float:
     """Return `value` as a finite float within `least`..`most` and greater than `above`."""
-    allowed = _range("a number", least, most, above)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise fail(option, value, allowed)
-    if not math.isfinite(value) or not least <= value <= most or value <= above:
-        raise fail(option, value, allowed)
-    return float(value)
+    found = _finite(value, least, most, above)
+    if found is None:
+        raise fail(option, value, _range("a number", least, most, above))
+    return found
 
 
 def integer(option: str, value: object, *, least: int = 0, most: int | None = None) -> int:
@@ -44,12 +47,10 @@ def duration(option: str, value: object, *, above: float = -math.inf, least: flo
     """Return a duration in seconds, from seconds or a `timedelta`."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    allowed = _range("a duration in seconds or a timedelta", least, math.inf, above)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise fail(option, value, allowed)
-    if not math.isfinite(value) or value < least or value <= above:
-        raise fail(option, value, allowed)
-    return float(value)
+    found = _finite(value, least, math.inf, above)
+    if found is None:
+        raise fail(option, value, _range("a duration in seconds or a timedelta", least, math.inf, above))
+    return found
 
 
 def fraction(option: str, value: object, *, above: float = -math.inf) -> float:
@@ -76,10 +77,17 @@ def function(option: str, value: object) -> Callable[..., Any]:
     """Return `value` if it can be called."""
     if not callable(value):
         raise wrong_type(option, value, "a callable")
+    return plain(option, value)
+
+
+def plain(option: str, value: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a callable that is not async: nobody would await it, and a coroutine is true whatever it would return."""
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004
+        raise wrong_type(option, value, "a plain function, it is not awaited")
     return value
 
 
-def errors(option: str, value: object) -> tuple[type[Exception], ...] | Callable[[Exception], Any]:
+def errors(option: str, value: object) -> Errors:
     """Return what an `on=` option means: a tuple of exception classes, or a predicate.
 
     Only `Exception` is ever handled, so `BaseException`, `KeyboardInterrupt` or `CancelledError` is a `TypeError`.
@@ -93,19 +101,29 @@ def errors(option: str, value: object) -> tuple[type[Exception], ...] | Callable
             _exception_class(option, each)
         return classes
     if callable(given):
-        return cast("Callable[[Exception], Any]", given)
+        return plain(option, cast("Callable[[Exception], Any]", given))
     raise wrong_type(option, given, "an exception class, a tuple of them, or a predicate on the exception")
+
+
+def covers(on: Errors, error: Exception) -> bool:
+    """Tell whether a checked `on=` option names an error."""
+    return isinstance(error, on) if isinstance(on, tuple) else bool(on(error))
 
 
 def _exception_class(option: str, value: Any) -> None:
     if not (isinstance(value, type) and issubclass(cast("type[object]", value), BaseException)):
         raise wrong_type(option, value, "an exception class, a tuple of them, or a predicate on the exception")
     if not issubclass(value, Exception):
-        message = (
+        raise TypeError(
             f"{option} must not hold {value.__name__}: only subclasses of Exception are handled, so that "
             "cancellation and interrupts always pass"
         )
-        raise TypeError(message)
+
+
+def _finite(value: object, least: float, most: float, above: float) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value) if least <= value <= most and value > above else None
 
 
 def _range(what: str, least: float, most: float, above: float) -> str:

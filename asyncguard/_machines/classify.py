@@ -87,8 +87,9 @@ def register_classifier(classifier: Classifier) -> Callable[[], None]:
     """
     global _classifiers  # noqa: PLW0603 - swapped whole, so that it can be read without a lock
     if not callable(classifier):
-        message = f"register_classifier needs a callable that takes an error and returns a kind, got {classifier!r}"
-        raise TypeError(message)
+        raise TypeError(
+            f"register_classifier needs a callable that takes an error and returns a kind, got {classifier!r}"
+        )
     _classifiers = (classifier, *_classifiers)
 
     def unregister() -> None:
@@ -122,16 +123,7 @@ def failing_status(response: object) -> bool:
     For `retry(on_result=failing_status)`, with clients that return such responses instead of raising (requests, httpx,
     aiohttp).
     """
-    status = _own_status(response)
-    return status is not None and kind_of_status(status) in TRANSIENT_KINDS
-
-
-def _own_status(response: object) -> int | None:
-    for name in ("status_code", "status"):
-        value = shape.look(response, name)
-        if shape.is_status(value):
-            return int(value)
-    return None
+    return kind_of_status(shape.own_status(response)) in TRANSIENT_KINDS
 
 
 def kind_of_status(status: int | None) -> Kind | None:

@@ -15,7 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from asyncguard._machines import keys_arrays, keys_builtins, keys_frames, keys_objects
-from asyncguard._machines.keys_errors import UnkeyableError
+from asyncguard._machines.keys_base import UnkeyableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

@@ -11,10 +11,8 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from asyncguard._machines import digests
-from asyncguard._machines.keys_errors import UnkeyableError
+from asyncguard._machines.keys_base import UnkeyableError
 
-Freeze = Callable[[Any], Hashable]
-Freezer = Callable[[Any], Hashable]
 
 _NUMBERS = "biufc"  # the kinds of dtypes whose arrays export their buffer
 _ARRAY_LIBRARIES = frozenset({"jax", "jaxlib", "cupy", "tensorflow", "mlx"})

@@ -18,8 +18,6 @@ from uuid import UUID
 
 from asyncguard._machines import digests
 
-Freeze = Callable[[Any], Hashable]
-Freezer = Callable[[Any], Hashable]
 
 _TEXT = (Decimal, Fraction, UUID, PurePath, IPv4Address, IPv4Network, IPv6Address, IPv6Network)
 _PARTS = (range, slice)

@@ -12,10 +12,8 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from asyncguard._machines import digests
-from asyncguard._machines.keys_errors import UnkeyableError
+from asyncguard._machines.keys_base import UnkeyableError
 
-Freeze = Callable[[Any], Hashable]
-Freezer = Callable[[Any], Hashable]
 
 
 def rule(kind: type, freeze: Freeze) -> Freezer | None:

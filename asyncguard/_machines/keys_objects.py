@@ -8,10 +8,8 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from asyncguard._machines.keys_errors import UnkeyableError
+from asyncguard._machines.keys_base import UnkeyableError
 
-Freeze = Callable[[Any], Hashable]
-Freezer = Callable[[Any], Hashable]
 
 
 class _Missing:

@@ -13,7 +13,7 @@ from asyncguard._machines.rules_dtype import Dtypes, dtype_name
 from asyncguard._machines.rules_numbers import CANNOT, Bound, all_finite, bounds, find, within
 from asyncguard._machines.rules_shape import Matcher, Shape, ShapeSpec
 
-__all__ = ["Array", "range_of"]
+__all__ = ["Array"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Array(Rule):
             checks.integer("max_bytes", self.max_bytes, least=1)
         object.__setattr__(self, "_shape", None if self.shape is None else Shape(self.shape))
         object.__setattr__(self, "_dtypes", None if self.dtype is None else Dtypes(self.dtype))
-        object.__setattr__(self, "_range", range_of(self.ge, self.gt, self.le, self.lt))
+        object.__setattr__(self, "_range", bounds(self.ge, self.gt, self.le, self.lt))
 
     def names(self) -> Iterable[str]:
         """Return the named dimensions of the shape."""
@@ -119,20 +119,6 @@ class Array(Rule):
                 continue
             if bad is not None:
                 at.broken(rule, f"values that are {text}", bad.clause(text), bad.where())
-
-
-def range_of(ge: float | None, gt: float | None, le: float | None, lt: float | None) -> tuple[Bound, ...]:
-    """Return the checked bounds: at most one on each side, and a range that is not empty."""
-    given = {"ge": ge, "gt": gt, "le": le, "lt": lt}
-    for name, limit in given.items():
-        if limit is not None:
-            checks.number(name, limit)
-    if (ge is not None and gt is not None) or (le is not None and lt is not None):
-        raise checks.fail("ge, gt, le, lt", given, "at most one lower and one upper bound")
-    low, high = gt if ge is None else ge, lt if le is None else le
-    if low is not None and high is not None and low > high:
-        raise checks.fail("ge, gt, le, lt", given, "a range whose lower bound is not above the upper one")
-    return bounds(ge, gt, le, lt)
 
 
 def _implied(limits: tuple[Bound, ...]) -> bool:

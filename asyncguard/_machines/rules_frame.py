@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asyncguard._machines import checks
-from asyncguard._machines.rules_array import range_of
 from asyncguard._machines.rules_base import Place, Rule
 from asyncguard._machines.rules_dtype import Dtypes, dtype_name
-from asyncguard._machines.rules_numbers import CANNOT, Bound
+from asyncguard._machines.rules_numbers import CANNOT, Bound, bounds
 
 __all__ = ["Column", "Columns"]
 
@@ -35,7 +34,7 @@ class Column:
         """Check the options."""
         checks.boolean("nulls", self.nulls)
         object.__setattr__(self, "_dtypes", None if self.dtype is None else Dtypes(self.dtype))
-        object.__setattr__(self, "_range", range_of(self.ge, self.gt, self.le, self.lt))
+        object.__setattr__(self, "_range", bounds(self.ge, self.gt, self.le, self.lt))
 
     def examine(self, series: Any, at: Place) -> None:
         """Report what is wrong with the column."""
@@ -46,7 +45,7 @@ class Column:
         for limit in self._range:
             try:
                 _check_numeric(series)
-                outside = _and_not(_not(limit.holds(series, limit.limit)), _missing(series))
+                outside = ~limit.holds(series, limit.limit) & ~_missing(series)
             except CANNOT:
                 at.broken(limit.rule, "numbers", dtype_name(series.dtype))
                 continue
@@ -107,8 +106,7 @@ def _check_numeric(series: Any) -> None:
     """Raise TypeError for a polars column that is not of numbers: polars compares text with numbers to nothing."""
     numeric = getattr(series.dtype, "is_numeric", None)
     if numeric is not None and not numeric():
-        message = "not numbers"
-        raise TypeError(message)
+        raise TypeError("not numbers")
 
 
 def _missing(series: Any) -> Any:
@@ -116,11 +114,3 @@ def _missing(series: Any) -> Any:
         return series.isna()
     nulls = series.is_null()
     return nulls | series.is_nan().fill_null(value=True) if dtype_name(series.dtype).startswith("Float") else nulls
-
-
-def _not(mask: Any) -> Any:
-    return ~mask
-
-
-def _and_not(mask: Any, missing: Any) -> Any:
-    return mask & ~missing

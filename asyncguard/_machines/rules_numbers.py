@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from asyncguard._machines import checks
+
 __all__ = ["CANNOT", "Bad", "Bound", "all_finite", "bounds", "find", "within"]
 
 CANNOT = (TypeError, ValueError, RuntimeError, NotImplementedError, AttributeError)
@@ -21,6 +23,12 @@ BLOCK = 65536
 EXACT_KINDS = frozenset("biu")
 MOST_TYPES = 64
 HOMES = {"jaxlib": "jax.numpy", "jax": "jax.numpy"}
+_COMPARISONS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "ge": (">=", operator.ge),
+    "gt": (">", operator.gt),
+    "le": ("<=", operator.le),
+    "lt": ("<", operator.lt),
+}
 _scans: dict[type, Callable[[Any], bool]] = {}
 
 
@@ -30,8 +38,8 @@ class Bound:
 
     rule: str
     sign: str
-    limit: float
     holds: Callable[[Any, Any], Any]
+    limit: float
 
     def __str__(self) -> str:
         return f"{self.sign} {self.limit:g}" if isinstance(self.limit, float) else f"{self.sign} {self.limit}"
@@ -70,14 +78,17 @@ class Bad:
 
 
 def bounds(ge: float | None, gt: float | None, le: float | None, lt: float | None) -> tuple[Bound, ...]:
-    """Return the bounds that are set."""
-    every = (
-        ("ge", ">=", ge, operator.ge),
-        ("gt", ">", gt, operator.gt),
-        ("le", "<=", le, operator.le),
-        ("lt", "<", lt, operator.lt),
-    )
-    return tuple(Bound(rule, sign, limit, holds) for rule, sign, limit, holds in every if limit is not None)
+    """Return the bounds that are set; ValueError for two on one side, or a range that is empty."""
+    given = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    for rule, limit in given.items():
+        if limit is not None:
+            checks.number(rule, limit)
+    if (ge is not None and gt is not None) or (le is not None and lt is not None):
+        raise checks.fail("ge, gt, le, lt", given, "at most one lower and one upper bound")
+    low, high = gt if ge is None else ge, lt if le is None else le
+    if low is not None and high is not None and low > high:
+        raise checks.fail("ge, gt, le, lt", given, "a range whose lower bound is not above the upper one")
+    return tuple(Bound(rule, *_COMPARISONS[rule], limit) for rule, limit in given.items() if limit is not None)
 
 
 def all_finite(value: Any) -> bool:
@@ -159,8 +170,7 @@ def _namespace(value: Any) -> Any:
         module = sys.modules.get(HOMES.get(root, root))
         if hasattr(module, "isfinite"):
             return module
-    message = f"{type(value).__name__} offers no array functions"
-    raise TypeError(message)
+    raise TypeError(f"{type(value).__name__} offers no array functions")
 
 
 def _plain(value: Any) -> tuple[Any, Any]:
@@ -181,8 +191,7 @@ def _not_finite(value: Any, xp: Any) -> Any:
 
 def _outside(value: Any, xp: Any, limit: Bound) -> Any:
     if "complex" in str(value.dtype):
-        message = "complex numbers have no order"
-        raise TypeError(message)
+        raise TypeError("complex numbers have no order")
     edge = limit.whole() if _exact(value) else limit.limit
     narrow = getattr(value.dtype, "kind", "") == "f" and value.dtype.itemsize < 8  # noqa: PLR2004 - a float16 holds no 1e5
     return _unmasked(xp.logical_not(limit.holds(value.astype("float64") if narrow else value, edge)), value, xp)

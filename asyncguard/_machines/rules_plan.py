@@ -54,8 +54,9 @@ def parameters_of(fn: Callable[..., Any]) -> dict[str, Parameter]:
     try:
         return dict(inspect.signature(fn).parameters)
     except ValueError:
-        message = f"{short_name(fn)} has no signature, so its arguments cannot be checked; wrap it in a function"
-        raise TypeError(message) from None
+        raise TypeError(
+            f"{short_name(fn)} has no signature, so its arguments cannot be checked; wrap it in a function"
+        ) from None
 
 
 def short_name(fn: Callable[..., Any]) -> str:
@@ -111,12 +112,10 @@ class Plan:
 def _slot(name: str, parameters: dict[str, Parameter], function: str) -> Slot:
     if name not in parameters:
         known = ", ".join(parameters) or "none"
-        message = f"{function} has no parameter {name!r}; it has: {known}"
-        raise TypeError(message)
+        raise TypeError(f"{function} has no parameter {name!r}; it has: {known}")
     found = parameters[name]
     if found.kind is Parameter.VAR_KEYWORD:
-        message = f"{function}: rules on **{name} are not supported; declare the parameters that matter"
-        raise TypeError(message)
+        raise TypeError(f"{function}: rules on **{name} are not supported; declare the parameters that matter")
     order = [each for each in parameters.values() if each.kind is not Parameter.KEYWORD_ONLY]
     position = -1 if found.kind is Parameter.KEYWORD_ONLY else order.index(found)
     named = found.kind in {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}

@@ -6,10 +6,10 @@ numbers may be anything: every look is guarded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-__all__ = ["header", "is_status", "look", "sqlstate", "status", "words"]
+__all__ = ["header", "look", "own_status", "sqlstate", "status", "words"]
 
 _FIRST_STATUS, _LAST_STATUS = 100, 599
 _SQLSTATE = 5  # characters
@@ -23,28 +23,35 @@ def look(thing: object, name: str) -> Any:
         return None
 
 
-def is_status(value: object) -> bool:
-    """Tell whether a value can be an HTTP status."""
-    return isinstance(value, int) and not isinstance(value, bool) and _FIRST_STATUS <= value <= _LAST_STATUS
+def own_status(thing: object) -> int | None:
+    """Return the HTTP status that an error or response itself has."""
+    return _first_status(_own_statuses(thing))
 
 
 def status(thing: object) -> int | None:
     """Return the HTTP status of an error or response: its own, its response's, boto's, or an integer `code`."""
-    for value in _statuses(thing):
-        if is_status(value):
-            return int(value)
+    return _first_status(_statuses(thing))
+
+
+def _first_status(values: Iterable[Any]) -> int | None:
+    for value in values:
+        if isinstance(value, int) and not isinstance(value, bool) and _FIRST_STATUS <= value <= _LAST_STATUS:
+            return int(value)  # `http.HTTPStatus` is an int, too
     return None
 
 
-def _statuses(thing: object) -> Iterator[Any]:
+def _own_statuses(thing: object) -> Iterator[Any]:
     yield look(thing, "status_code")  # openai, anthropic, httpx and requests responses, qdrant
     yield look(thing, "status")  # aiohttp, urllib3 responses
+
+
+def _statuses(thing: object) -> Iterator[Any]:
+    yield from _own_statuses(thing)
     response = look(thing, "response")
     if isinstance(response, Mapping):  # boto3: ClientError.response
         yield _inside(response, "ResponseMetadata", "HTTPStatusCode")
     elif response is not None:
-        yield look(response, "status_code")
-        yield look(response, "status")
+        yield from _own_statuses(response)
     yield look(thing, "code")  # urllib, google.api_core
 
 

@@ -220,8 +220,9 @@ class Slots:
             self.free.append(place.take_back())
 
     def _full(self) -> BulkheadFullError:
-        message = f"{self._name}: all {self.size} permits are taken and {self.waiting} of {self.max_queue} places wait"
-        return BulkheadFullError(message)
+        return BulkheadFullError(
+            f"{self._name}: all {self.size} permits are taken and {self.waiting} of {self.max_queue} places wait"
+        )
 
     # --- what a place asks ---
 

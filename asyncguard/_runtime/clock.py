@@ -58,10 +58,12 @@ async def library_sleep(seconds: float) -> None:
 class RealClock:
     """The operating system's monotonic clock and the module's random numbers (reseeded by Python after a fork)."""
 
-    cores: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # each strategy has its own at hand: `strategy.core`
     now = staticmethod(time.monotonic)
     random = staticmethod(random.random)
     sleep = staticmethod(library_sleep)
+
+    def __init__(self) -> None:
+        self.cores: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # unused: it is at hand as `strategy.core`
 
     def sleep_sync(self, seconds: float) -> None:
         """Block this thread."""

@@ -33,6 +33,13 @@ def _kind(fn: Callable[..., Any]) -> Kind | None:
     return None
 
 
+def plain(option: str, hook: Callable[..., Any]) -> None:
+    """Raise TypeError if a hook is async: hooks are called from sync code too, and nobody would await it."""
+    if kind_of(hook) == "async":
+        message = f"{option} must be a plain function, got the coroutine function {hook!r}; let it fill a queue"
+        raise TypeError(message)
+
+
 def name_of(fn: Callable[..., Any]) -> str:
     """Return `module.qualname` of a callable, also of partials and callable objects."""
     while isinstance(fn, functools.partial):

@@ -218,7 +218,8 @@ def _no_loop() -> None:
 class LoopTimers:
     """The expiries of one duration, for each event loop; a loop that is gone takes its own along.
 
-    Another duration needs other timers: in one list of two durations the shorter would be late. `last` is a weak reference to the loop asked for last and its expiries: the hot path looks there first.
+    Another duration needs other timers: in one list of two durations the shorter would be late. `last` is a weak
+    reference to the loop asked for last and its expiries: the hot path looks there first.
     """
 
     __slots__ = ("__weakref__", "_by_loop", "_clock", "last", "seconds")

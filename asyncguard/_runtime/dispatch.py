@@ -6,7 +6,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from asyncguard._runtime import forks
+from asyncguard._runtime import colour, forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,7 @@ def subscribe(handler: Handler) -> Callable[[], None]:
     if not callable(handler):
         message = f"subscribe needs a callable that takes an event, got {handler!r}"
         raise TypeError(message)
+    colour.plain("the handler", handler)
     with _lock:
         handlers = (*handlers, handler)
 
@@ -61,4 +62,4 @@ def complain(about: object, error: Exception, text: str, *facts: object) -> None
         known = key in _complained
         _complained.add(key)
     if not known:
-        logger.error(text + "; this is logged once", *facts, exc_info=error)
+        logger.error(f"{text}; this is logged once", *facts, exc_info=error)  # noqa: G004 - the text is ours

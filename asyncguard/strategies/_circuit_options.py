@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
 
 from asyncguard._admission import AdmissionOptions
 from asyncguard._machines import checks
+from asyncguard._machines.checks import On
 from asyncguard._machines.circuit_rules import CircuitRules
 from asyncguard._machines.classify import classify
 from asyncguard.errors import RejectedError
 
-__all__ = ["CircuitBreakerOptions", "On", "is_dependency_failure"]
-
-Errors = tuple[type[Exception], ...] | Callable[[Exception], object]
-On = type[Exception] | Errors
+__all__ = ["CircuitBreakerOptions", "is_dependency_failure"]
 
 _FAILURES = frozenset({"transient", "timeout", "unknown"})
 
@@ -88,10 +85,7 @@ class CircuitBreakerOptions(AdmissionOptions):
 
     def counts(self, error: Exception) -> bool:
         """Tell whether an error is a failure of the dependency; a rejection never is, whatever `on` says."""
-        if isinstance(error, RejectedError):
-            return False
-        on = cast("Errors", self.on)
-        return isinstance(error, on) if isinstance(on, tuple) else bool(on(error))
+        return not isinstance(error, RejectedError) and checks.covers(cast("checks.Errors", self.on), error)
 
 
 def _check_window(window: object) -> None:

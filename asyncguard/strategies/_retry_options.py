@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from asyncguard._machines import checks
-from asyncguard._machines.attempts import On, Policy
+from asyncguard._machines.attempts import OnOption, Policy
 from asyncguard._machines.backoff import Backoff, Jitter, check_jitter
 from asyncguard._machines.budget import RetryBudget
 from asyncguard._machines.classify import TRANSIENT
@@ -23,7 +23,7 @@ __all__ = ["RetryOptions"]
 class RetryOptions(Options):
     """The options of `retry`."""
 
-    on: Any = TRANSIENT
+    on: OnOption = TRANSIENT
     max_retries: int | None = 5
     initial_delay: float = 0.2
     backoff_factor: float = 2.0
@@ -61,5 +61,5 @@ class RetryOptions(Options):
     def policy(self) -> Policy:
         """Return what the machine needs to decide."""
         backoff = Backoff(self.initial_delay, self.backoff_factor, self.max_delay, self.jitter)
-        on = cast("On", self.on)
+        on = cast("checks.Errors", self.on)
         return Policy(on, self.max_retries, backoff, self.max_retry_after, self.retry_rejected, self.retry_exhausted)

@@ -43,6 +43,7 @@ class Bulkhead(AdmissionStrategy[BulkheadOptions, Slots]):
     """At most `max_concurrent` calls at once."""
 
     kind: ClassVar[str] = "bulkhead"
+    shared: ClassVar[frozenset[str]] = frozenset({"max_concurrent", "max_queue"})
 
     def new_gate(self, clock: Clock, partition: str) -> Slots:
         """Build the slots of one partition."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from asyncguard._admission import AdmissionStrategy, Gates
 from asyncguard._machines.circuit import Circuit
 from asyncguard._machines.circuit_words import CircuitState
-from asyncguard.strategies._circuit_options import CircuitBreakerOptions, On, is_dependency_failure
+from asyncguard.strategies._circuit_options import CircuitBreakerOptions, is_dependency_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
+    from asyncguard._machines.checks import On
     from asyncguard._machines.partitions import PartitionBy
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
+    from asyncguard._strategy import Mode
     from asyncguard.events import Event
 
     Args = tuple[Any, ...]
@@ -138,7 +140,7 @@ def circuit_breaker(
     half_open_calls: int = 3,
     partition: PartitionBy | None = None,
     name: str | None = None,
-    mode: Literal["enforce", "observe", "off"] = "enforce",
+    mode: Mode = "enforce",
     on_event: Callable[[Event], object] | None = None,
 ) -> CircuitBreaker:
     """Reject calls at once while the dependency fails too often; let a few probes find out when it is back.
@@ -166,13 +168,13 @@ def circuit_breaker(
             failure_rate=failure_rate,
             window=window,
             minimum_calls=minimum_calls,
-            open_for=open_for,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # normalised by the options
+            open_for=cast("float", open_for),
             on=on,
-            slow_call=slow_call,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # the same
+            slow_call=cast("float | None", slow_call),
             slow_call_rate=slow_call_rate,
             consecutive_failures=consecutive_failures,
             open_factor=open_factor,
-            max_open_for=max_open_for,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # the same
+            max_open_for=cast("float", max_open_for),
             half_open_calls=half_open_calls,
             partition=partition,
             name=name,

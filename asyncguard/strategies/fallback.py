@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
 from asyncguard._machines import checks
+from asyncguard._machines.checks import On
 from asyncguard._strategy import Mode, Options, Strategy
 from asyncguard.events import Event, FallbackUsed
 from asyncguard.strategies._answers import answer_async, answer_sync, refuse_async_handlers
@@ -22,7 +23,6 @@ __all__ = ["Fallback", "FallbackOptions", "fallback"]
 P = ParamSpec("P")
 T = TypeVar("T")
 D = TypeVar("D")
-On = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,7 @@ class FallbackOptions(Options):
 
     def cover(self, error: Exception) -> bool:
         """Return whether `on` names this error."""
-        on: Any = self.on
-        return isinstance(error, on) if isinstance(on, tuple) else bool(on(error))
+        return checks.covers(cast("checks.Errors", self.on), error)
 
 
 class Fallback(Strategy[FallbackOptions, None], Generic[D]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from asyncguard import events
 from asyncguard._admission import AdmissionStrategy
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
     from asyncguard._runtime.colour import Kind
-    from asyncguard._strategy import Strategy
+    from asyncguard._strategy import Mode, Strategy
     from asyncguard.events import Event
     from asyncguard.strategies._memory_options import Estimate
 
@@ -220,7 +220,7 @@ def memory_guard(
     share: Literal["auto", "process"] = "auto",
     partition: PartitionBy | None = None,
     name: str | None = None,
-    mode: Literal["enforce", "observe", "off"] = "enforce",
+    mode: Mode = "enforce",
     on_event: Callable[[Event], object] | None = None,
 ) -> MemoryGuard:
     """Let a call start when the bytes it needs are free, so that the kernel has nobody to kill.
@@ -252,7 +252,7 @@ def memory_guard(
             threshold=threshold,
             estimate=estimate,
             on_pressure=on_pressure,
-            max_wait=max_wait,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # normalised by the options
+            max_wait=cast("float", max_wait),
             resume=resume,
             initial_estimate=initial_estimate,
             limit=limit,

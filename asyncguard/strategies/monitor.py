@@ -6,7 +6,7 @@ What is written and how is in `asyncguard.telemetry`; here are the options and t
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
 
 from asyncguard._runtime import generators
 from asyncguard._strategy import Transparent
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asyncguard._machines.histogram import Snapshot
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
+    from asyncguard._strategy import Mode
     from asyncguard.events import Event
 
     Function = Callable[..., Any]
@@ -143,18 +144,18 @@ def _lines(name: str, counts: dict[str, Snapshot]) -> Iterator[str]:
 def monitor(name: F, /) -> F: ...
 @overload
 def monitor(
-    name: str | None = None,
+    name: str | None = ...,
     *,
-    record: Sequence[str] = (),
-    slow: float | timedelta | None = None,
-    inputs: Shown | Callable[..., Any] = "summary",
-    output: Shown | Callable[[Any], Any] = "summary",
-    redact: Sequence[str] = (),
-    sample: float = 1.0,
-    logger: logging.Logger | str | None = None,
-    drift: None = None,
-    mode: Literal["enforce", "observe", "off"] = "enforce",
-    on_event: Callable[[Event], object] | None = None,
+    record: Sequence[str] = ...,
+    slow: float | timedelta | None = ...,
+    inputs: Shown | Callable[..., Any] = ...,
+    output: Shown | Callable[[Any], Any] = ...,
+    redact: Sequence[str] = ...,
+    sample: float = ...,
+    logger: logging.Logger | str | None = ...,
+    drift: None = ...,
+    mode: Mode = ...,
+    on_event: Callable[[Event], object] | None = ...,
 ) -> Monitor: ...
 def monitor(
     name: Any = None,
@@ -167,7 +168,7 @@ def monitor(
     sample: float = 1.0,
     logger: logging.Logger | str | None = None,
     drift: None = None,
-    mode: Literal["enforce", "observe", "off"] = "enforce",
+    mode: Mode = "enforce",
     on_event: Callable[[Event], object] | None = None,
 ) -> Any:
     """Write one span and one structured log record per call, and count how long calls take.
@@ -193,12 +194,12 @@ def monitor(
         return Monitor(MonitorOptions())(name)
     options = MonitorOptions(
         name=name,
-        record=record,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - normalised by the options
+        record=cast("tuple[str, ...]", record),
         drift=drift,
-        slow=slow,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - normalised by the options
+        slow=cast("float | None", slow),
         inputs=inputs,
         output=output,
-        redact=redact,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - normalised by the options
+        redact=cast("tuple[str, ...]", redact),
         sample=sample,
         logger=logger,
         mode=mode,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from asyncguard._admission import AdmissionOptions, AdmissionStrategy
 from asyncguard._machines.bucket import Bucket
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncguard._machines.gate import Request
     from asyncguard._machines.partitions import PartitionBy
     from asyncguard._runtime.clock import Clock
+    from asyncguard._strategy import Mode
     from asyncguard.events import Event
 
 __all__ = ["Rate", "RateLimit", "RateLimitOptions", "rate_limit"]
@@ -118,7 +119,7 @@ def rate_limit(
     max_wait: float | timedelta = 10.0,
     partition: PartitionBy | None = None,
     name: str | None = None,
-    mode: Literal["enforce", "observe", "off"] = "enforce",
+    mode: Mode = "enforce",
     on_event: Callable[[Event], object] | None = None,
 ) -> RateLimit:
     """Let calls start at no more than a rate; the others wait for their turn, first come first served.
@@ -137,8 +138,8 @@ def rate_limit(
     """
     return RateLimit(
         RateLimitOptions(
-            rates=(rate, *more),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # normalised by the options
-            max_wait=max_wait,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # the same
+            rates=cast("tuple[Rate, ...]", (rate, *more)),
+            max_wait=cast("float", max_wait),
             partition=partition,
             name=name,
             mode=mode,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
+    from asyncguard._strategy import Mode
     from asyncguard.events import Event
 
     Call = Callable[..., Any]
@@ -194,10 +195,8 @@ class Retry(Transparent[RetryOptions, Targets]):
         """Warn once if a failing response passed as a success; tell whether to go on looking at results."""
         if self.options.on_result is not None:
             return False
-        status = next(
-            (value for value in (shape.look(result, "status_code"), shape.look(result, "status")) if value), 0
-        )
-        if not shape.is_status(status):
+        status = shape.own_status(result)
+        if status is None:
             return False
         if failing_status(result):
             warn_of_status(site, status)
@@ -239,7 +238,7 @@ def retry(
     retry_exhausted: bool = ...,
     partition: PartitionBy | None = ...,
     name: str | None = ...,
-    mode: Literal["enforce", "observe", "off"] = ...,
+    mode: Mode = ...,
     on_event: Callable[[Event], object] | None = ...,
 ) -> Retry: ...
 def retry(
@@ -259,7 +258,7 @@ def retry(
     retry_exhausted: bool = False,
     partition: PartitionBy | None = None,
     name: str | None = None,
-    mode: Literal["enforce", "observe", "off"] = "enforce",
+    mode: Mode = "enforce",
     on_event: Callable[[Event], object] | None = None,
 ) -> Any:
     """Call again, after a pause, what failed for a reason that may pass. `@retry` alone works.

@@ -62,6 +62,7 @@ class Timeout(Transparent[TimeoutOptions, LoopTimers]):
     """A bound on the time of a call."""
 
     kind: ClassVar[str] = "timeout"
+    shared: ClassVar[frozenset[str]] = frozenset({"scope", "thread"})
 
     @property
     def role(self) -> str:

@@ -1,8 +1,16 @@
-"""Why a value cannot be a cache key."""
+"""What all rules on cache keys share: what a freezer is, and why a value cannot be a key."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any
+
+__all__ = ["Freeze", "Freezer", "UnkeyableError"]
+
+Freezer = Callable[[Any], Hashable]
+"""From a value of some type to a hashable stand-in."""
+Freeze = Freezer
+"""`keys.freeze`, for members of any type; a rule is given it, since `keys` imports the rules."""
 
 
 class UnkeyableError(TypeError):
