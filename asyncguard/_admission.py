@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 GateT = TypeVar("GateT", bound=Gate)
 
+LONGEST_KEY = 200
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionOptions(Options):
@@ -52,6 +54,12 @@ class AdmissionOptions(Options):
 AdmissionOptionsT = TypeVar("AdmissionOptionsT", bound=AdmissionOptions)
 
 
+def in_words(key: object) -> str:
+    """Return the key of a partition as it is shown in messages and events: a whole prompt may be one."""
+    text = str(key)
+    return text if len(text) <= LONGEST_KEY else f"{text[: LONGEST_KEY - 1]}…"
+
+
 class Gates(Generic[GateT]):
     """The gate of a strategy, and one for each partition."""
 
@@ -59,7 +67,7 @@ class Gates(Generic[GateT]):
 
     def __init__(self, make: Callable[[str], GateT]) -> None:
         self.single = make("")
-        self.partitions: Partitions[GateT] = Partitions(lambda key: make(str(key)))
+        self.partitions: Partitions[GateT] = Partitions(lambda key: make(in_words(key)))
 
     def __iter__(self) -> Iterator[GateT]:
         yield self.single
@@ -127,7 +135,7 @@ class AdmissionStrategy(Transparent[AdmissionOptionsT, Gates[GateT]]):
         if by is None:
             return core.single, ""
         key = partition_key(by, args, kwargs)
-        return core.partitions.get(key), str(key)
+        return core.partitions.get(key), in_words(key)
 
     # --- drivers ---
 

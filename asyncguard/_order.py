@@ -67,6 +67,13 @@ class Misplaced:
         return self.text
 
 
+def reason_at(strategies: Sequence[Strategy[Any, Any]], position: int) -> str:
+    """Return what a strategy is good for where it stands: a timeout that a retry encloses bounds one attempt only."""
+    role = strategies[position].role
+    enclosed = any(outer.role == "retry" for outer in strategies[:position])
+    return "bounds each attempt of the retry around it" if role == "timeout" and enclosed else PLACES[role][1]
+
+
 def harmful_pairs(strategies: Sequence[Strategy[Any, Any]]) -> Iterator[Misplaced]:
     """Yield each pair whose order does harm, with the reason."""
     for i, outer in enumerate(strategies):

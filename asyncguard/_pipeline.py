@@ -14,7 +14,7 @@ import weakref
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from asyncguard._order import Misplaced, harmful_pairs
+from asyncguard._order import Misplaced, harmful_pairs, reason_at
 from asyncguard._runtime import colour, streams
 from asyncguard._strategy import Strategy, Transparent, everything
 
@@ -138,6 +138,8 @@ class Pipeline(Generic[TypeT]):
         return self._entry(fn, fn, "sync")(*args, **kwargs)
 
     def _entry(self, fn: Callable[..., Any], target: Callable[..., Any], kind: colour.Kind) -> Callable[..., Any]:
+        if not callable(fn):
+            raise TypeError(f"a pipeline calls a function: pipeline.call(fn, ...), got {fn!r}; leave its call to us")
         return self.build(_opening(target, kind, self), kind, Site(self, fn))
 
     def build(self, fn: Callable[..., Any], kind: colour.Kind, site: Site) -> Callable[..., Any]:
@@ -166,13 +168,18 @@ class Pipeline(Generic[TypeT]):
         """Say in words what runs in which order, why there, and what looks harmful."""
         lines = [f"{self.label or 'pipeline'}, outermost first:"]
         for number, strategy in enumerate(self._strategies, 1):
-            lines.append(f"  {number}. {strategy.name}: {strategy.reason}")
+            lines.append(f"  {number}. {_title(strategy)}: {reason_at(self._strategies, number - 1)}")
         lines.extend(f"  ! {misplaced}" for misplaced in harmful_pairs(self._strategies))
         return "\n".join(lines)
 
     def __repr__(self) -> str:
         inside = ", ".join(strategy.name for strategy in self._strategies)
         return f"<Pipeline {self.label or ''}[{inside}]>"
+
+
+def _title(strategy: AnyStrategy) -> str:
+    """Return the kind of a strategy, with its name if it has one of its own: a name alone may say nothing."""
+    return strategy.kind if strategy.name == strategy.kind else f"{strategy.kind} {strategy.name!r}"
 
 
 def _check(strategies: tuple[object, ...]) -> None:
@@ -259,12 +266,20 @@ def decorate(outer: Pipeline, fn: F) -> F:
         inner: Any = target.__func__  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         return type(target)(decorate(outer, inner))  # type: ignore[return-value] # pyright: ignore[reportUnknownVariableType, reportReturnType]
     if not callable(target) or inspect.isclass(target):
-        message = (
-            f"asyncguard decorates functions and methods, got {target!r}; "
-            "for a class, guard its methods, or call through a pipeline: guard(...).call(obj.method, ...)"
-        )
-        raise TypeError(message)
+        raise _undecorable(outer, target)
     return cast("F", _guarded(outer, target))
+
+
+def _undecorable(outer: Pipeline, target: object) -> TypeError:
+    """Return the error for something that is no function; often it is the argument of one that was lost."""
+    if isinstance(target, property):
+        advice = "put @property outside of the guards"
+    elif callable(target):
+        advice = "guard the methods of a class, or call through a pipeline: guard(...).call(obj.method, ...)"
+    else:
+        kind = next((strategy.kind for strategy in outer), "guard")
+        advice = f"if it was meant for a function under @{kind}, that decorator lacks its parentheses: @{kind}(...)"
+    return TypeError(f"asyncguard decorates functions and methods, got {target!r}; {advice}")
 
 
 def _guarded(outer: Pipeline, fn: Any) -> Any:

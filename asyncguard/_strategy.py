@@ -283,8 +283,8 @@ class Strategy(Generic[OptionsT, CoreT]):
             dispatch.deliver(event, handler)
         current = record.current()
         if current is not None and current.pipeline is site.pipeline:
-            current.add(event)
-        notices.notice(event)
+            dispatch.deliver(event, current.add)
+        dispatch.deliver(event, notices.notice)
 
     def in_pipeline(self, pipeline: Pipeline[Any]) -> Strategy[Any, Any]:
         """Return the handle that `pipeline[Class]` gives: the strategy, unless it has one for each function."""

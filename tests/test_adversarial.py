@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import logging
 import threading
 import weakref
 
@@ -13,8 +14,8 @@ import pytest
 import asyncguard as ag
 from asyncguard import _strategy, testing
 from asyncguard._passage import permits
-from asyncguard._runtime import deadlines, holds
 from asyncguard._runtime import clock as clocks
+from asyncguard._runtime import deadlines, holds
 
 
 class Pause:
@@ -118,7 +119,7 @@ def test_a_listener_that_is_interrupted_loses_no_slot(event):
 
 @pytest.mark.parametrize("colour", ["async", "sync"])
 def test_what_is_told_right_after_an_admission_loses_no_probe_when_interrupted(colour):
-    breaker = ag.circuit_breaker(open_for=1, half_open_calls=1)
+    breaker = ag.circuit_breaker(open_for=1, half_open_calls=1, on_event=interrupted_by("CircuitHalfOpened"))
     guarded = breaker(_pause_not if colour == "async" else lambda: 1)
 
     def call():
@@ -127,8 +128,6 @@ def test_what_is_told_right_after_an_admission_loses_no_probe_when_interrupted(c
     with testing.virtual_clock() as clock:
         breaker.open()
         clock.advance(2)
-        with breaker.override(on_event=None):
-            breaker.configure(on_event=interrupted_by("CircuitHalfOpened"))
         with pytest.raises(Interrupt):
             call()
         assert call() == 1
@@ -511,3 +510,93 @@ def test_a_timeout_without_a_running_task_says_so():
 
 async def _pause():
     await Pause()
+
+
+def test_a_key_of_a_partition_that_is_a_whole_prompt_is_shown_short():
+    limit = ag.bulkhead(1, max_queue=0, partition=lambda prompt: prompt)
+
+    @limit
+    def work(prompt):
+        return work(prompt)
+
+    with testing.record_events() as seen, pytest.raises(ag.BulkheadFullError) as caught:
+        work("word " * 100_000)
+    assert len(str(caught.value)) < 400
+    assert len(seen[0].partition) == 200
+
+
+def test_a_broken_logging_setup_changes_no_call(caplog):
+    def refuse(record):
+        if "circuit opened" in record.getMessage():
+            raise ZeroDivisionError
+        return True
+
+    breaker = ag.circuit_breaker(consecutive_failures=1)
+
+    @breaker
+    def work():
+        raise ConnectionError
+
+    logger = logging.getLogger("asyncguard")
+    logger.addFilter(refuse)
+    try:
+        with pytest.raises(ConnectionError):
+            work()
+    finally:
+        logger.removeFilter(refuse)
+    assert "an event handler failed" in caplog.text
+
+
+def test_a_task_that_outlives_a_call_does_not_keep_its_result_alive():
+    class Tensor:
+        """Stands for something big."""
+
+    made = []
+
+    @ag.timeout(5)
+    async def handle(stop):
+        return asyncio.create_task(stop.wait()), Tensor()
+
+    async def request(stop):
+        background, tensor = await handle(stop)
+        made.append(weakref.ref(tensor))
+        return background, tensor
+
+    async def main():
+        stop = asyncio.Event()
+        background = (await asyncio.create_task(request(stop)))[0]
+        await asyncio.sleep(0)
+        gc.collect()
+        assert made[0]() is None
+        stop.set()
+        await background
+
+    asyncio.run(main())
+
+
+def test_a_deadline_that_is_closed_while_others_fire_is_left_alone():
+    """The collector may end a call while the timer goes through the deadlines."""
+    fired = []
+
+    class Task:
+        """Ends, when it is cancelled, the call of another one."""
+
+        def cancelling(self):
+            return 0
+
+        def cancel(self):
+            fired.append(self)
+            if len(fired) == 1:
+                others[0].close()
+
+    async def main():
+        expiries = deadlines.LoopTimers(clocks.REAL, 1.0).of(asyncio.get_running_loop())
+        first, second, third = (deadlines.TaskDeadline(1.0, -10.0, Task(), expiries) for _ in range(3))
+        others.append(second)
+        expiries._fire()
+        assert [first.expired, second.expired, third.expired] == [True, False, True]
+        first.close()
+        third.close()
+
+    others = []
+    asyncio.run(main())

@@ -49,6 +49,25 @@ def test_explain_names_the_function_and_each_place():
     assert "timeout, bulkhead" in repr(ag.pipeline_of(fn))
 
 
+def test_explain_says_the_kind_of_a_named_strategy_and_what_a_timeout_inside_of_a_retry_bounds():
+    pipeline = ag.Pipeline(ag.retry(name="client"), ag.timeout(9))
+    assert pipeline.explain().splitlines()[1:] == [
+        "  1. retry 'client': each attempt takes its own permits",
+        "  2. timeout: bounds each attempt of the retry around it",
+    ]
+
+
+def test_what_cannot_be_decorated_is_refused_with_what_to_do_instead():
+    with pytest.raises(TypeError, match=r"guard the methods of a class"):
+        ag.bulkhead(2)(dict)
+    with pytest.raises(TypeError, match=r"put @property outside"):
+        ag.retry(property(echo))
+    with pytest.raises(TypeError, match=r"got 'text'; .* lacks its parentheses: @cache_result\(...\)"):
+        ag.cache_result(len)("text")
+    with pytest.raises(TypeError, match=r"by keyword, such as retry\(max_retries=3\), got 3"):
+        ag.retry(3)
+
+
 def test_what_is_no_strategy_is_refused_with_a_hint():
     with pytest.raises(TypeError, match="call the factory"):
         ag.guard(ag.timeout)
@@ -315,3 +334,13 @@ def test_violations_compare_print_and_pickle():
     assert len({violation, pickle.loads(pickle.dumps(violation))}) == 1
     assert violation != "x"
     assert "shape" in repr(violation)
+
+
+def test_calling_through_a_pipeline_says_what_it_takes():
+    pipeline = ag.guard(ag.retry())
+    with pytest.raises(TypeError, match=r"len returned int, which cannot be awaited; .*call_sync"):
+        asyncio.run(pipeline.call(len, "abc"))
+    coroutine = echo(1)
+    with pytest.raises(TypeError, match=r"a pipeline calls a function: pipeline.call\(fn, ...\), got <coroutine"):
+        asyncio.run(pipeline.call(coroutine))
+    coroutine.close()

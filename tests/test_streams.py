@@ -175,3 +175,93 @@ def test_a_result_that_is_no_stream_stays_what_it_is():
         return [1]
 
     assert asyncio.run(fn()) == [1]
+
+
+def test_closing_early_closes_the_stream_behind_an_iterator_of_its_own(backend):
+    """As in openai: `__aiter__` is an async generator over an inner one, and only `close` ends the response."""
+
+    class Response:
+        def __init__(self):
+            self.closed = 0
+
+        async def __aiter__(self):
+            for number in range(3):
+                yield number
+
+        async def close(self):
+            self.closed += 1
+
+    response = Response()
+    limit = ag.bulkhead(1)
+
+    @ag.guard(limit, stream=True)
+    async def create():
+        return response
+
+    async def main():
+        stream = await create()
+        async for _ in stream:
+            break
+        await stream.close()
+        assert response.closed == 1
+        assert limit.core_here().single.idle()
+
+    testing.run(main, backend=backend)
+
+
+class Pause:
+    def __await__(self):
+        yield
+
+
+class Endless:
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await Pause()
+
+    async def close(self):
+        await Pause()
+
+
+def test_a_stream_whose_reader_is_collected_releases_and_awaits_nothing():
+    limit = ag.bulkhead(1)
+
+    @ag.guard(limit, stream=True)
+    async def create():
+        return Endless()
+
+    async def read():
+        async for _ in await create():
+            """Never."""
+
+    reader = read()
+    reader.send(None)
+    assert limit.gate.taken == 1
+    reader.close()  # a RuntimeError where something is awaited
+    assert limit.gate.idle()
+
+
+def test_a_stream_that_cannot_be_entered_releases(backend):
+    class Closed:
+        async def __aenter__(self):
+            raise ConnectionError
+
+        async def __aexit__(self, *error):
+            """Never."""
+
+    limit = ag.bulkhead(1)
+
+    @ag.guard(limit, stream=True)
+    async def create():
+        return Closed()
+
+    async def main():
+        stream = await create()
+        with pytest.raises(ConnectionError):
+            async with stream:
+                """Never."""
+        assert limit.core_here().single.idle()
+
+    testing.run(main, backend=backend)

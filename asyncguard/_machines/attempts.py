@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from asyncguard._machines import checks, shape
 from asyncguard._machines.backoff import Backoff
@@ -103,17 +103,19 @@ class Attempts:
 
     def _names(self, error: RejectedError) -> bool:
         """Tell whether `on` names a rejection by its own class; `Exception` does not ask for rejections."""
-        on: Any = self._policy.on
-        return isinstance(on, tuple) and any(issubclass(each, RejectedError) and isinstance(error, each) for each in on)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        named = checks.classes(self._policy.on)
+        return any(issubclass(each, RejectedError) and isinstance(error, each) for each in named)
 
     def _wanted(self, error: Exception, kind: str) -> bool | float:
-        on = self._policy.on
-        if isinstance(on, tuple):
-            # A group is one of these errors if every leaf of it is.
-            return isinstance(error, on) or (isinstance(error, ExceptionGroup) and error.split(on)[1] is None)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        on: Any = self._policy.on
         if on is TRANSIENT:
             return kind in TRANSIENT_KINDS
-        return _answer("on", on(error))
+        named = checks.classes(on)
+        if not named:
+            return _answer("on", on(error))
+        # A group is one of these errors if every leaf of it is.
+        group = cast("ExceptionGroup[Exception]", error) if isinstance(error, ExceptionGroup) else None
+        return isinstance(error, named) or (group is not None and group.split(named)[1] is None)
 
     def _next(self, kind: str, wanted: bool | float, asked: float | None, now: Situation) -> Verdict:  # noqa: FBT001
         most = self._policy.max_retries

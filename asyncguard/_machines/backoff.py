@@ -30,7 +30,7 @@ def check_jitter(value: object) -> Jitter:
             return cast("Jitter", value)
         raise checks.fail("jitter", value, allowed)
     if callable(value):
-        return cast("Callable[[float], float]", value)
+        return checks.plain("jitter", value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
         raise checks.fail("jitter", value, allowed)
     return float(value)

@@ -24,6 +24,7 @@ from asyncguard.errors import RateLimitedError
 __all__ = ["Bucket"]
 
 NOBODY: Wake = ()
+_RESERVE = SECOND // 4  # how much later a waiter looks by itself where it counts on being woken
 
 
 class Bucket(Doors):
@@ -84,8 +85,8 @@ class Bucket(Doors):
 
     @alone
     def _claim(self, place: Reservation, now: float) -> bool:
-        self._tidy()
-        place.claimed = place.slot / SECOND <= now
+        # By our own clock as well: a late place was just timed anew from there, which is after the caller read its own.
+        place.claimed = place.slot <= self._tidy() or place.slot / SECOND <= now
         self._tidy()
         return place.claimed
 
@@ -93,7 +94,9 @@ class Bucket(Doors):
     def due(self, place: Reservation) -> float:
         """Return the time of a reservation in seconds."""
         self._tidy()
-        place.told = place.slot / SECOND
+        # Where places were timed anew, all timers are wrong: whoever claims wakes the next, and the timer is a reserve.
+        wrong = self._table.moved and self._table.first() is not place
+        place.told = (place.slot + (_RESERVE if wrong else 0)) / SECOND
         return place.told
 
     @alone
@@ -166,7 +169,7 @@ class Bucket(Doors):
     def describe(self) -> str:
         """Say in a few words what is left of each rate, and who waits."""
         now = self._tidy()
-        left = ", ".join(f"{line.rate}: {line.left(now):g} left" for line in self.lines)
+        left = ", ".join(f"{line.rate}: {round(line.left(now), 1):g} left" for line in self.lines)
         return f"{left}; {self._table.waiting()} waiting"
 
     @alone

@@ -80,9 +80,14 @@ def function(option: str, value: object) -> Callable[..., Any]:
     return plain(option, value)
 
 
+def is_async(value: object) -> bool:
+    """Tell whether a value is a coroutine function, or an object that is called like one."""
+    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None))  # noqa: B004
+
+
 def plain(option: str, value: Callable[..., Any]) -> Callable[..., Any]:
     """Return a callable that is not async: nobody would await it, and a coroutine is true whatever it would return."""
-    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004
+    if is_async(value):
         raise wrong_type(option, value, "a plain function, it is not awaited")
     return value
 
@@ -105,6 +110,11 @@ def errors(option: str, value: object) -> Errors:
     raise wrong_type(option, given, "an exception class, a tuple of them, or a predicate on the exception")
 
 
+def classes(on: Errors) -> tuple[type[Exception], ...]:
+    """Return the classes that a checked `on=` option names, none if it is a predicate."""
+    return tuple(cast("Iterable[type[Exception]]", on)) if isinstance(on, tuple) else ()
+
+
 def covers(on: Errors, error: Exception) -> bool:
     """Tell whether a checked `on=` option names an error."""
     return isinstance(error, on) if isinstance(on, tuple) else bool(on(error))
@@ -121,8 +131,8 @@ def _exception_class(option: str, value: Any) -> None:
 
 
 def _finite(value: object, least: float, most: float, above: float) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return None  # an int may be longer than any float
     return float(value) if least <= value <= most and value > above else None
 
 

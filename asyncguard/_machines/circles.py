@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,15 @@ class CircularWaitError(RecursionError):
 
 
 _edges = threading.Lock()  # of all caches: a circle may go through several
+
+
+def _renew() -> None:
+    global _edges  # noqa: PLW0603 - another thread may have held it when the process forked
+    _edges = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 def link(inside: Work, flight: Flight) -> None:

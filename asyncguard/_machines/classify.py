@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable
 from typing import Any, cast
 
-from asyncguard._machines import known_errors, shape
+from asyncguard._machines import checks, known_errors, shape
 from asyncguard._machines.known_errors import Kind
 from asyncguard.errors import RejectedError
 
@@ -90,6 +90,7 @@ def register_classifier(classifier: Classifier) -> Callable[[], None]:
         raise TypeError(
             f"register_classifier needs a callable that takes an error and returns a kind, got {classifier!r}"
         )
+    checks.plain("the classifier", classifier)
     _classifiers = (classifier, *_classifiers)
 
     def unregister() -> None:
@@ -171,7 +172,7 @@ def _by_service(error: Exception) -> Kind | None:
     """Ask what the service said: its status and headers, its codes, the state of a database, the code of gRPC."""
     kind = kind_of_status(shape.status(error))
     words = shape.words(error)
-    if kind == "throttle" and ("insufficient_quota" in words or "insufficient_quota" in _text(error)):
+    if kind == "throttle" and ("insufficient_quota" in words or "insufficient_quota" in shape.message(error)):
         return "permanent"
     advice = (shape.header(error, "x-should-retry") or "").lower()
     if advice == "false":
@@ -183,13 +184,6 @@ def _by_service(error: Exception) -> Kind | None:
     if word is not None and (kind in {None, "permanent"} or word == "throttle"):
         return word
     return kind or _by_sqlstate(error) or _by_grpc(error)
-
-
-def _text(error: Exception) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - a foreign __str__
-        return ""
 
 
 def _by_sqlstate(error: Exception) -> Kind | None:

@@ -37,6 +37,7 @@ class Request:
     spot: Spot
     until: float = math.inf
     cost: Any = 1
+    priority: float = 0.0
     owner: object = None
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])

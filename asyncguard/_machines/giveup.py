@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Self, cast
 
 __all__ = ["GaveUp", "exhausted", "forget_frames", "leave_note", "withdraw_note"]
 
@@ -88,12 +88,12 @@ def _family(error: BaseException, outer: BaseException | None, *, contexts: bool
         if contexts:
             waiting.append(each.__context__)
         if isinstance(each, BaseExceptionGroup):
-            waiting.extend(each.exceptions)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            waiting.extend(cast("BaseExceptionGroup[BaseException]", each).exceptions)
 
 
 def _notes(error: BaseException) -> list[Any]:
     notes: object = getattr(error, "__notes__", None)
-    return notes if isinstance(notes, list) else []  # pyright: ignore[reportUnknownVariableType]
+    return cast("list[object]", notes) if isinstance(notes, list) else []
 
 
 def _other_notes(error: BaseException) -> list[Any]:

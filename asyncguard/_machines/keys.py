@@ -15,12 +15,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from asyncguard._machines import keys_arrays, keys_builtins, keys_frames, keys_objects
-from asyncguard._machines.keys_base import UnkeyableError
+from asyncguard._machines.keys_base import Freezer, UnkeyableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
-    Freezer = Callable[[Any], Hashable]
+    from collections.abc import Hashable
 
 __all__ = ["UnkeyableError", "freeze", "keyable"]
 
@@ -76,8 +74,8 @@ def _refused(value: object) -> Hashable:
 # --- the types that every call has ----------------------------------------------------------------------------------
 
 
-def _itself(value: Any) -> Hashable:
-    return value  # type: ignore[no-any-return]
+def _itself(value: Hashable) -> Hashable:
+    return value
 
 
 def _number(value: float) -> Hashable:

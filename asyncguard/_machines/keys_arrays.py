@@ -7,12 +7,11 @@ imported here: whoever passes an array has loaded its library.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 from asyncguard._machines import digests
-from asyncguard._machines.keys_base import UnkeyableError
-
+from asyncguard._machines.keys_base import Freeze, Freezer, UnkeyableError
 
 _NUMBERS = "biufc"  # the kinds of dtypes whose arrays export their buffer
 _ARRAY_LIBRARIES = frozenset({"jax", "jaxlib", "cupy", "tensorflow", "mlx"})

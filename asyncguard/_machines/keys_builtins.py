@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum
@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from asyncguard._machines import digests
-
+from asyncguard._machines.keys_base import Freeze, Freezer
 
 _TEXT = (Decimal, Fraction, UUID, PurePath, IPv4Address, IPv4Network, IPv6Address, IPv6Network)
 _PARTS = (range, slice)

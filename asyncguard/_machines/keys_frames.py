@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 
 from asyncguard._machines import digests
-from asyncguard._machines.keys_base import UnkeyableError
-
+from asyncguard._machines.keys_base import Freeze, Freezer, UnkeyableError
 
 
 def rule(kind: type, freeze: Freeze) -> Freezer | None:

@@ -8,8 +8,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from asyncguard._machines.keys_base import UnkeyableError
-
+from asyncguard._machines.keys_base import Freeze, Freezer, UnkeyableError
 
 
 class _Missing:
@@ -48,13 +47,13 @@ def fields(kind: type, freeze: Freeze) -> Freezer | None:
     return freezer
 
 
-def _model(kind: type, value: Any, freeze: Freeze) -> Hashable:
+def _model(kind: type[Any], value: Any, freeze: Freeze) -> Hashable:
     """Freeze a pydantic model by its fields, not by its JSON.
 
     There NaN equals None, a tuple equals a list, and all secrets are equal.
     """
     values = value.__dict__
-    content = tuple([freeze(values.get(name, _Missing)) for name in kind.model_fields])  # type: ignore[attr-defined]
+    content = tuple([freeze(values.get(name, _Missing)) for name in kind.model_fields])
     return (kind, content, freeze(value.__pydantic_extra__))
 
 

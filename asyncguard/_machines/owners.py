@@ -49,10 +49,6 @@ class IdentityMap(Generic[T]):
         hold.atexit = False
         return hold
 
-    def values(self) -> list[T]:
-        """Return all values."""
-        return [value for _, value in list(self._entries.values())]
-
     def _remove(self, key: int) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:

@@ -31,8 +31,10 @@ ItemT = TypeVar("ItemT", bound=Idle)
 
 def check_partition(value: object) -> PartitionBy | None:
     """Return a `partition=` option; raise TypeError if it is neither callable nor a ContextVar."""
-    if value is None or isinstance(value, ContextVar) or callable(value):
+    if value is None or isinstance(value, ContextVar):
         return cast("PartitionBy | None", value)
+    if callable(value):
+        return checks.plain("partition", value)
     raise checks.wrong_type("partition", value, "a callable on the arguments, or a ContextVar")
 
 
@@ -82,12 +84,6 @@ class Partitions(Generic[ItemT]):
 
     def __len__(self) -> int:
         return len(self._gates)
-
-    def clear(self) -> None:
-        """Forget every gate."""
-        with self._lock:
-            self._gates.clear()
-            self._sweep_at = self._limit
 
     def after_fork(self) -> None:
         """Renew the lock: another thread may have held it when the process forked."""

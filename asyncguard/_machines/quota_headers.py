@@ -28,7 +28,10 @@ _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
 _PARTS = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?(?:([0-9]+(?:\.[0-9]+)?)ms)?", re.ASCII)
 _PART_SECONDS = (3600.0, 60.0, 1.0, 0.001)
 _STRUCTURED = re.compile(r"[;,]\s*(r|t)\s*=\s*([0-9]+)", re.ASCII)
+_MOST = 1e15
 _LONGEST_DELAY = 1e8  # three years; a larger number is a time since 1970
+_FIRST_MILLISECONDS = 1e11  # the year 5138: what is larger counts milliseconds
+_LONGEST_PAUSE = 32 * 86400.0  # seconds, a month: nobody who means it says more, and it would stop every call until then
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ def quotas(headers: Mapping[str, str], wall: float) -> list[Quota]:
     """Return what the headers of a response say; `wall` is the wall clock in seconds since 1970, for dates in them."""
     response = _Response(headers)
     now = http_date(shape.header(response, "date") or "")
-    return list(_all(response, wall if now is None else now))
+    found = _all(response, wall if now is None else now)
+    return [quota for quota in found if quota.reset is None or quota.reset <= _LONGEST_PAUSE]
 
 
 def _all(response: _Response, now: float) -> Iterator[Quota]:
@@ -61,20 +65,23 @@ def _all(response: _Response, now: float) -> Iterator[Quota]:
     if "r" in structured:
         yield Quota(float(structured["r"]), _number(structured.get("t")), tokens=False)
     pause = retry_after(response, now)
-    if pause is not None and math.isfinite(pause):  # nothing may start, whatever it costs
+    if pause is not None:  # nothing may start, whatever it costs
         yield Quota(0.0, pause, tokens=False)
         yield Quota(0.0, pause, tokens=True)
 
 
 def _number(value: str | None) -> float | None:
-    return float(value) if value is not None and _NUMBER.fullmatch(value.strip()) else None
+    number = float(value) if value is not None and _NUMBER.fullmatch(value.strip()) else math.inf
+    return number if number <= _MOST else None
 
 
 def _seconds(value: str | None, now: float) -> float | None:
     """Read `12`, `6m0s`, `20ms`, seconds since 1970, or a date of RFC 3339."""
     number = _number(value)
     if number is not None:
-        return number if number < _LONGEST_DELAY else max(0.0, number - now)
+        if number < _LONGEST_DELAY:
+            return number
+        return max(0.0, (number / 1000.0 if number > _FIRST_MILLISECONDS else number) - now)
     if not value:
         return None
     parts = _PARTS.fullmatch(value.strip())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -74,6 +75,6 @@ def _attribute(thing: object) -> float | None:
         value = shape.look(thing, name)
         if isinstance(value, timedelta):
             value = value.total_seconds()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0.0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= sys.float_info.max:
             return float(value)
     return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
-from asyncguard._machines.checks import wrong_type
+from asyncguard._machines.checks import is_async, wrong_type
 from asyncguard._machines.rules_base import Dims, Place, Rule, Test
 
 __all__ = ["ALLOWED", "Every", "Keys", "Predicate", "Validates", "rule_of"]
@@ -94,7 +94,7 @@ class Predicate(Rule):
     __slots__ = ("check",)
 
     def __init__(self, check: Callable[[Any], object]) -> None:
-        if inspect.iscoroutinefunction(check) or inspect.iscoroutinefunction(getattr(check, "__call__", None)):  # noqa: B004
+        if is_async(check):
             raise wrong_type("a rule", check, "a sync function")
         self.check = check
 
@@ -187,8 +187,7 @@ def rule_of(spec: Any, adapt: Adapt) -> Rule:
     if isinstance(spec, Rule):
         return spec
     if isinstance(spec, tuple | list):
-        several: list[Any] = list(spec)  # pyright: ignore[reportUnknownArgumentType]
-        return Every([rule_of(each, adapt) for each in several])
+        return Every([rule_of(each, adapt) for each in cast("list[Any]", spec)])
     if _validates(spec):
         return Validates(spec)
     if inspect.isroutine(spec) or (callable(spec) and not isinstance(spec, type) and _own_call(spec)):
@@ -228,7 +227,7 @@ def _both(first: Test, second: Test) -> Test:
 def _mapping(each: object) -> Nested:
     if not isinstance(each, Mapping):
         raise wrong_type("Keys", each, "key names, or a mapping of key to rule")
-    return each  # pyright: ignore[reportUnknownVariableType]
+    return cast("Nested", each)
 
 
 def _listed(names: Iterable[str]) -> str:

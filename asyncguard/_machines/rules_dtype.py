@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from asyncguard._machines.checks import wrong_type
 
@@ -43,7 +43,7 @@ class Dtypes:
     __slots__ = ("names",)
 
     def __init__(self, spec: Any) -> None:
-        given: tuple[Any, ...] = spec if isinstance(spec, tuple) else (spec,)  # pyright: ignore[reportUnknownVariableType]
+        given = cast("tuple[object, ...]", spec) if isinstance(spec, tuple) else (spec,)
         self.names = tuple(_expected(each) for each in given)
         if not self.names:
             raise wrong_type("dtype", (), ALLOWED)

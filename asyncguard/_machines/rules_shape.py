@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import EllipsisType
-from typing import Any
+from typing import Any, cast
 
 from asyncguard._machines.checks import fail, wrong_type
 
@@ -65,7 +65,7 @@ class Shape:
 def _checked(spec: Any) -> ShapeSpec:
     if not isinstance(spec, tuple | list):
         raise wrong_type("shape", spec, ALLOWED)
-    axes: tuple[Any, ...] = tuple(spec)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    axes = tuple(cast("Iterable[Any]", spec))
     for each in axes:
         _check_axis(each)
     if axes.count(...) > 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-__all__ = ["header", "look", "own_status", "sqlstate", "status", "words"]
+__all__ = ["header", "look", "message", "own_status", "sqlstate", "status", "words"]
 
 _FIRST_STATUS, _LAST_STATUS = 100, 599
 _SQLSTATE = 5  # characters
@@ -21,6 +21,14 @@ def look(thing: object, name: str) -> Any:
         return getattr(thing, name, None)
     except Exception:  # noqa: BLE001 - a property of a foreign object may raise anything
         return None
+
+
+def message(error: BaseException) -> str:
+    """Return the text of an error, empty if its own `__str__` fails."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a method of a foreign object may raise anything
+        return ""
 
 
 def own_status(thing: object) -> int | None:
@@ -91,7 +99,10 @@ def _inside(value: Any, *path: str) -> Any:
     for name in path:
         if not isinstance(value, Mapping):
             return None
-        value = cast("Mapping[Any, Any]", value).get(name)  # type: ignore[redundant-cast]  # pyright needs it
+        try:
+            value = cast("Mapping[object, Any]", value).get(name)
+        except Exception:  # noqa: BLE001 - see `look`
+            return None
     return value
 
 

@@ -42,11 +42,12 @@ class Place:
 class Timetable:
     """The places of one set of rates. Those that were claimed stay in the queue while somebody waits before them."""
 
-    __slots__ = ("_arrivals", "_base", "_from", "lines", "queue")
+    __slots__ = ("_arrivals", "_base", "_from", "lines", "moved", "queue")
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self.lines = lines
         self.queue: deque[Place] = deque()
+        self.moved = False  # whether those who wait now were late and moved back
         self._arrivals = 0
         self._base: Tats | None = None  # what is behind number `_from` has to be timed anew, from here on
         self._from = 0
@@ -101,8 +102,11 @@ class Timetable:
         while first is not None and not first.spot.alive():  # its event loop is gone
             self.leave(first)
             first = self.first()
-        if first is not None and (self._base is None or first.number < self._from) and self._overdue(first, now):
+        if first is None:
+            self.moved = False
+        elif (self._base is None or first.number < self._from) and self._overdue(first, now):
             self._base, self._from = first.before, first.number - 1
+            self.moved = True
         if self._base is not None:
             self._time_anew(self._base, now)
             self._base = None

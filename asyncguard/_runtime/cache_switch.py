@@ -9,6 +9,8 @@ import contextlib
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal
 
+from asyncguard._runtime.contexts import bring_back
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -32,4 +34,4 @@ def switched(switch: Switch) -> Generator[None]:
     try:
         yield
     finally:
-        _switch.reset(token)
+        bring_back(_switch, token)

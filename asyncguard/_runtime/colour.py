@@ -57,9 +57,19 @@ def as_async(fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T
     """
 
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await fn(*args, **kwargs)
+        result = fn(*args, **kwargs)
+        if not inspect.isawaitable(result):
+            raise _not_awaitable(fn, result)
+        return await result
 
     return functools.wraps(fn)(call) if hasattr(fn, "__name__") else call
+
+
+def _not_awaitable(fn: Callable[..., Any], result: object) -> TypeError:
+    return TypeError(
+        f"{name_of(fn)} returned {type(result).__name__}, which cannot be awaited; "
+        "guard a sync function as it is, or call it with guard(...).call_sync(fn, ...)"
+    )
 
 
 def refusing_awaitables(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -156,6 +156,8 @@ class TaskDeadline(Deadline):
         timer = self._watch.pop(self, None)
         if timer is not None:
             timer.cancel()
+        if not self.expired:
+            del self.task  # a task started inside keeps us in its context, and must not keep our task's result
         token = self._token
         if token is not None:
             self._token = None
@@ -167,6 +169,7 @@ class TaskDeadline(Deadline):
     def take_back(self) -> None:
         """The function swallowed our cancellation and returned: the task is not being cancelled any more."""
         self.task.uncancel()
+        del self.task
 
     def uncancelled(self, error: BaseException | None) -> bool:
         """After the end of an expired one: take our cancellation back; tell whether `error` was only ours.
@@ -174,6 +177,7 @@ class TaskDeadline(Deadline):
         Call it exactly once. False if somebody else cancelled the task as well: then the cancellation wins.
         """
         alone = self.task.uncancel() <= self._cancelling
+        del self.task
         return alone and type(error) is asyncio.CancelledError
 
 
@@ -204,10 +208,12 @@ class Expiries:
         self.armed = False
         now = self._clock.now()
         for deadline in list(self.open):
+            if not deadline.open:  # the collector ended its call while we were here
+                continue
             if deadline.when > now:
                 self.arm(deadline.when - now)
                 return
-            del self.open[deadline]
+            self.open.pop(deadline, None)
             deadline.expire()
 
 

@@ -42,7 +42,7 @@ def subscribe(handler: Handler) -> Callable[[], None]:
             if handler in kept:
                 kept.remove(handler)
             handlers = tuple(kept)
-            _complained.difference_update([each for each in _complained if each[0] == id(handler)])
+            _complained.difference_update([each for each in _complained if each[0] == _identity(handler)])
 
     return unsubscribe
 
@@ -55,9 +55,14 @@ def deliver(event: Event, handler: Handler) -> None:
         complain(handler, error, "asyncguard: an event handler failed on %s", type(event).__name__)
 
 
+def _identity(thing: object) -> int:
+    """Return what stays the same for a bound method, which is another object each time."""
+    return id(getattr(thing, "__func__", thing))
+
+
 def complain(about: object, error: Exception, text: str, *facts: object) -> None:
     """Log a failure that changes no call, once for each thing that fails and kind of error."""
-    key = (id(about), type(error))
+    key = (_identity(about), type(error))
     with _lock:
         known = key in _complained
         _complained.add(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -53,7 +54,8 @@ def _fields(event: events.Event) -> dict[str, object]:
 
 def _opened(event: events.CircuitOpened) -> str:
     last = f", last error {event.error}" if event.error else ""
-    return f"circuit opened for {event.open_for:.3g} s: {event.failed} of {event.calls} failed, {event.slow} slow{last}"
+    how_long = f"for {event.open_for:.3g} s" if event.open_for < math.inf else "until close() or reset()"
+    return f"circuit opened {how_long}: {event.failed} of {event.calls} failed, {event.slow} slow{last}"
 
 
 def _closed(event: events.CircuitClosed) -> str:

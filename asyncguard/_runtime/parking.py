@@ -112,7 +112,7 @@ class TrioSpot:
 
     def _soon(self, function: Any) -> bool:
         try:
-            self._token.run_sync_soon(function)
+            self._token.run_sync_soon(function, idempotent=True)
         except self._trio.RunFinishedError:
             return False
         return True

@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action=_Version, nargs=0, help="show the version of asyncguard and of Python")
     commands = top.add_subparsers(required=True, metavar="{demo,doctor}")
     _demo(commands.add_parser("demo", help="a real embedding job under real faults", description=DEMO))
     _doctor(commands.add_parser("doctor", help="what asyncguard finds on this machine"))
@@ -71,10 +72,20 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="URL", help="can this store be reached? e.g. redis://127.0.0.1:6379")
 
 
+class _Version(argparse.Action):
+    """Says the version; it is looked up only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from asyncguard import __version__
+
+        sys.stdout.write(f"asyncguard {__version__}, Python {sys.version.split()[0]}\n")
+        parser.exit()
+
+
 def _count(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isdecimal() else 0
     if number < 1:
-        message = f"expected at least 1 document, got {number}"
+        message = f"expected a number of documents, at least 1, got {text}"
         raise argparse.ArgumentTypeError(message)
     return number
 

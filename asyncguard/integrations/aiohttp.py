@@ -18,6 +18,7 @@ from asyncguard._machines.shape import header
 from asyncguard._pipeline import Pipeline, Site
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import deadlines, holds
+from asyncguard._runtime.contexts import bring_back
 from asyncguard._strategy import Strategy
 from asyncguard.strategies.timeout import Timeout
 
@@ -127,7 +128,7 @@ class GuardMiddleware:
         except FailingStatusError as failing:
             response = failing.response
         finally:
-            _exchange.reset(token)
+            bring_back(_exchange, token)
             exchange.discard(taken=response)
         self.bind(response, exchange.bound)
         return cast("ClientResponse", response)

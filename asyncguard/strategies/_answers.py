@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-import inspect
 from collections.abc import Iterable
 from typing import Any
 
+from asyncguard._machines.checks import is_async
 from asyncguard._runtime.colour import awaitable_from_sync, name_of
 
 __all__ = ["NOTHING", "answer_async", "answer_sync", "refuse_async_handlers"]
@@ -52,6 +52,7 @@ def answer_sync(answer: Any, error: Exception, args: tuple[Any, ...], kwargs: di
 def refuse_async_handlers(answers: Iterable[Any], guarded: str, option: str) -> None:
     """Raise TypeError if a sync function is given an async handler: it could not await it."""
     for answer in answers:
-        if inspect.iscoroutinefunction(answer) or inspect.iscoroutinefunction(getattr(answer, "__call__", None)):  # noqa: B004
-            message = f"{option} of {guarded}: {name_of(answer)} is async, but the function is sync and cannot await it"
-            raise TypeError(message)
+        if is_async(answer):
+            raise TypeError(
+                f"{option} of {guarded}: {name_of(answer)} is async, but the function is sync and cannot await it"
+            )

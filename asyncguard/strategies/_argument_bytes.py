@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["argument_bytes"]
 
@@ -28,10 +28,10 @@ def _size(value: object, depth: int) -> int:
     if isinstance(value, str | bytes | bytearray):
         return len(value)
     if isinstance(value, list | tuple):
-        return _sample(value, depth)  # pyright: ignore[reportUnknownArgumentType]
+        return _sample(cast("list[Any]", value), depth)
     if isinstance(value, dict):
-        values: Iterable[Any] = islice(value.values(), _MOST_ITEMS)  # pyright: ignore[reportUnknownArgumentType]
-        return _all(values, depth - 1) if depth else 0
+        values = cast("dict[object, Any]", value).values()
+        return _all(islice(values, _MOST_ITEMS), depth - 1) if depth else 0
     try:
         nbytes = getattr(value, "nbytes", 0)
     except Exception:  # noqa: BLE001 - a property of the user's class; a hint is not worth an error
@@ -39,7 +39,7 @@ def _size(value: object, depth: int) -> int:
     return nbytes if isinstance(nbytes, int) and nbytes > 0 else 0
 
 
-def _sample(values: list[Any] | tuple[Any, ...], depth: int) -> int:
+def _sample(values: Sequence[Any], depth: int) -> int:
     if not depth or not values:
         return 0
     seen = values[:_MOST_ITEMS]

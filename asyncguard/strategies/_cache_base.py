@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asyncguard._machines import checks
+from asyncguard._machines.binder import signature_of
 from asyncguard._machines.flight import Work
 from asyncguard._pipeline import Pipeline, Site, record_of
 from asyncguard._runtime import colour, flights, reclaim
@@ -205,7 +206,7 @@ class CachedFunction:
     def get(self, *args: Any, **kwargs: Any) -> Cached | None:
         """Return what the cache has for a call, None if nothing; nothing is computed."""
         core, _, place = self._bound.forces()
-        cell, key = place.locate(self._full(args), kwargs)
+        cell, key = place.locate(self._full(args, kwargs), kwargs)
         entry = cell.entries.get(key)
         now = core.now()
         if entry is None or now >= entry.stale:
@@ -215,19 +216,29 @@ class CachedFunction:
     def invalidate(self, *args: Any, **kwargs: Any) -> bool:
         """Forget the value of a call; true if there was one. What is being computed for it now is not stored."""
         _, _, place = self._bound.forces()
-        cell, key = place.locate(self._full(args), kwargs)
+        cell, key = place.locate(self._full(args, kwargs), kwargs)
         return bool(cell.store.remove(cell, key, cell.flights.detach_key(key)).gone)
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the value of a call anew and store it; to be awaited for an async function."""
         bound = self._bound
         core, options, place = bound.forces()
-        full = self._full(args)
+        full = self._full(args, kwargs)
         call = Call(bound, (*self._prefix, *args), kwargs, "anew").at(core, options, *place.locate(full, kwargs))
         return calls.fetch(call) if bound.is_async else calls.fetch_sync(call)
 
-    def _full(self, args: Args) -> Args:
-        return self._bound.full((*self._prefix, *args))
+    def _full(self, args: Args, kwargs: Mapping[str, Any]) -> Args:
+        """Return all arguments, checked: for those that no call can have, "nothing is cached" would hide a mistake."""
+        full = self._bound.full((*self._prefix, *args))
+        signature = signature_of(self._bound.function)
+        if signature is None:
+            return full
+        try:
+            signature.bind(*full, **kwargs)
+        except TypeError as error:
+            message = f"{self._bound.name}: {error} (for a method its object comes first, or use .of(obj.method))"
+            raise TypeError(message) from None
+        return full
 
 
 CacheStrategy.handle = CachedFunction

@@ -71,12 +71,13 @@ class Batch:
                 if new and (anew or not self._answered(flights[key])):
                     begun.append(flights[key])
         except BaseException as error:  # noqa: BLE001 - it is raised again
-            self._give_up(flights, begun, waiter, error)
+            self.give_up(flights, begun, waiter, error)
         return flights, begun
 
-    def _give_up(
+    def give_up(
         self, flights: dict[Hashable, Flight], begun: list[Flight], waiter: Waiter | None, error: BaseException
     ) -> NoReturn:
+        """Leave flights without having started the work of those begun; raise what was in the way."""
         for flight in begun:
             running.wake(self.cell.flights.lost(flight))
         if waiter is not None:

@@ -8,9 +8,9 @@ from typing import Any
 from asyncguard import events
 from asyncguard._machines.flight import Flight, State, Work
 from asyncguard._runtime import flights as running
+from asyncguard.strategies import _cache_calls as calls
 from asyncguard.strategies import _cache_values as values
 from asyncguard.strategies._cache_batch import Batch
-from asyncguard.strategies._cache_calls import ERROR_PAUSE, without_our_frames
 from asyncguard.strategies._cache_rows import Join, Row, split
 
 
@@ -55,33 +55,22 @@ class BatchWork:
 
     def _row(self, flight: Flight, value: Any, join: Join) -> tuple[Row, bool]:
         values.refuse(self._name, value)
-        options, now = self._batch.options, self._batch.core.now()
-        life = options.lifetime(value)
-        row = Row(*values.isolated(value, options.isolation))
-        row.join, row.took, row.tags = join, now - self._started, flight.tags
+        batch = self._batch
+        life = batch.options.lifetime(value)
+        row = Row(*values.isolated(value, batch.options.isolation))
+        row.join, row.took, row.tags = join, batch.core.now() - self._started, flight.tags
         if life is None:
             return row, False
-        row.live(now, life)
-        if options.max_bytes is not None:
-            row.size = values.size_of(row.value) + values.size_of(flight.key)
-        change = self._batch.cell.store.put(self._batch.cell, flight.key, row, options.bounds, now, flight.lease)
+        change = calls.store(batch, row, life, flight.key, flight.lease)
         stored, change.stored = change.stored, False
-        self._batch.bound.report(change)
+        batch.bound.report(change)
         return row, stored
 
     def _failed(self, chunk: Sequence[Flight], error: BaseException) -> None:
         """Fail the items of a chunk, except those for which something good enough is known."""
-        now = self._batch.core.now()
         self._refreshed(ok=False)
-        may_stand_in = isinstance(error, Exception) and bool(self._batch.options.stale_if_error)
         for flight in chunk:
-            spare = self._batch.spare.get(flight.key)
-            if spare is not None:
-                spare.retry_at = now + ERROR_PAUSE
-            if spare is not None and may_stand_in and now < spare.dead:
-                running.wake(self._flights.done(flight, spare))
-            else:
-                running.wake(self._flights.failed(flight, without_our_frames(error)))
+            calls.fail(self._batch, flight, self._batch.spare.get(flight.key), error)
 
     def _refreshed(self, *, ok: bool) -> None:
         bound = self._batch.bound

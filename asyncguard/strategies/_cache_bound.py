@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncguard import events
-from asyncguard._machines.entries import Entry, Lifetime
+from asyncguard._machines.entries import Entry
 from asyncguard._machines.flight import Flight, Flights
 from asyncguard._machines.store import Change, Lease
 from asyncguard._runtime import dispatch, flights_sync, parking
@@ -81,16 +81,10 @@ class Bound:
         values.refuse(self.name, value)
         life = call.options.lifetime(value)
         entry = Entry(*values.isolated(value, call.options.isolation))
+        entry.took, entry.tags = call.core.now() - call.started, call.tags
         if life is not None:
-            self.store(call, entry, life, lease)
+            self.report(calls.store(call, entry, life, call.key, lease), entry.size)
         return entry
-
-    def store(self, call: Call, entry: Entry, life: Lifetime, lease: Lease) -> None:
-        """Store an entry."""
-        now = call.core.now()
-        entry.live(now, life)
-        entry.took = now - call.started
-        self.report(calls.store(call, entry, call.key, lease, call.tags), entry.size)
 
     def report(self, change: Change, nbytes: int = 0, items: int = 1) -> None:
         """Tell what a write did."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from asyncguard import events
 from asyncguard._machines.circles import CircularWaitError
-from asyncguard._machines.entries import Entry
+from asyncguard._machines.entries import Entry, Lifetime
 from asyncguard._machines.flight import Flight, Flights, State, Waiter, Work
 from asyncguard._machines.store import Change, Lease
 from asyncguard._runtime import clock as clocks
@@ -16,6 +16,7 @@ from asyncguard._runtime import flights as running
 from asyncguard.strategies import _cache_values as values
 
 if TYPE_CHECKING:
+    from asyncguard.strategies._cache_batch import Batch
     from asyncguard.strategies._cache_bound import Bound
     from asyncguard.strategies._cache_core import Args, Cell, Core, Kwargs
     from asyncguard.strategies._cache_options import CacheOptions
@@ -92,14 +93,8 @@ class Call:
 
     def failed(self, flight: Flight, error: BaseException) -> None:
         """Give the error to those who wait, or what is still good enough instead."""
-        entry, now = self.entry, self.core.now()
         self._refreshed(ok=False)
-        if entry is not None:
-            entry.retry_at = now + ERROR_PAUSE
-        if entry is not None and now < entry.dead and isinstance(error, Exception) and self.options.stale_if_error:
-            running.wake(self.cell.flights.done(flight, entry))
-        else:
-            running.wake(self.cell.flights.failed(flight, without_our_frames(error)))
+        fail(self, flight, self.entry, error)
 
     def ended(self, flight: Flight) -> Callable[[BaseException | None], None]:
         """Return what to do when the work ends without having settled its flight."""
@@ -131,7 +126,18 @@ class Call:
         return entry.give()
 
 
-def without_our_frames(error: BaseException) -> BaseException:
+def fail(at: Call | Batch, flight: Flight, spare: Entry | None, error: BaseException) -> None:
+    """End a flight with an error, or with a spare value that is still good enough instead."""
+    now = at.core.now()
+    if spare is not None:
+        spare.retry_at = now + ERROR_PAUSE
+    if spare is not None and now < spare.dead and isinstance(error, Exception) and at.options.stale_if_error:
+        running.wake(at.cell.flights.done(flight, spare))
+    else:
+        running.wake(at.cell.flights.failed(flight, _without_our_frames(error)))
+
+
+def _without_our_frames(error: BaseException) -> BaseException:
     """Take the frames of flights off the traceback.
 
     They refer to the flight, and the flight to the error: together they would keep the frames of the function, and the
@@ -151,12 +157,13 @@ def circular(name: str) -> CircularWaitError:
     )
 
 
-def store(call: Call, entry: Entry, key: Hashable, lease: Lease, tags: tuple[str, ...]) -> Change:
-    """Store an entry that begins its life now."""
-    entry.tags = tags
-    if call.options.max_bytes is not None:
+def store(at: Call | Batch, entry: Entry, life: Lifetime, key: Hashable, lease: Lease) -> Change:
+    """Store an entry, whose life begins now."""
+    now = at.core.now()
+    entry.live(now, life)
+    if at.options.max_bytes is not None:
         entry.size = values.size_of(entry.value) + values.size_of(key)
-    return call.cell.store.put(call.cell, key, entry, call.options.bounds, call.core.now(), lease)
+    return at.cell.store.put(at.cell, key, entry, at.options.bounds, now, lease)
 
 
 # --- drivers --------------------------------------------------------------------------------------------------------
@@ -176,13 +183,23 @@ async def _flown(call: Call) -> Flight:
     """Return the flight of the key, which is over."""
     spot = parking.async_spot()
     flight, new = call.join(spot)
-    if new and not call.answered(flight):
-        call.bound.told(events.CacheMissed)
-        launch(call, flight)
-    elif not new:
-        call.bound.told(events.CacheJoined)
+    try:
+        if new and not call.answered(flight):
+            call.bound.told(events.CacheMissed)
+            launch(call, flight)
+        elif not new:
+            call.bound.told(events.CacheJoined)
+    except BaseException:  # whoever listens was interrupted: nobody may wait for work that never began
+        _never_began(call, flight, spot, new=new)
+        raise
     await running.wait(call.cell.flights, [flight], spot)
     return flight
+
+
+def _never_began(call: Call, flight: Flight, spot: Waiter, *, new: bool) -> None:
+    if new:
+        running.wake(call.cell.flights.lost(flight))
+    running.leave(call.cell.flights, [flight], spot)
 
 
 def launch(call: Call, flight: Flight, limit: float | None = None) -> None:
@@ -218,19 +235,27 @@ def fetch_sync(call: Call) -> Any:
 def _flown_sync(call: Call) -> Flight:
     spot = parking.ThreadSpot()
     flight, new = call.join(spot)
-    if new and not call.answered(flight):
-        call.bound.told(events.CacheMissed)
-        flights_sync.lead(flight.work, work_of(call, flight), call.ended(flight))
-    elif not new:
-        call.bound.told(events.CacheJoined)
+    try:
+        if new and not call.answered(flight):
+            flights_sync.lead(flight.work, work_of(call, flight, missed=True), call.ended(flight))
+        elif not new:
+            call.bound.told(events.CacheJoined)
+    except BaseException:
+        _never_began(call, flight, spot, new=new)
+        raise
     call.bound.wait(call.cell.flights, [flight], spot)
     return flight
 
 
-def work_of(call: Call, flight: Flight) -> Callable[[], None]:
-    """Return what computes the value of a plain function and settles its flight."""
+def work_of(call: Call, flight: Flight, *, missed: bool = False) -> Callable[[], None]:
+    """Return what computes the value of a plain function and settles its flight.
+
+    `missed`: tell of the miss first. A listener that asks for the same value is then one that would wait for itself.
+    """
 
     def run() -> None:
+        if missed:
+            call.bound.told(events.CacheMissed)
         try:
             value = call.bound.fn(*call.args, **call.kwargs)
         except Exception as error:  # noqa: BLE001 - it goes to those who wait

@@ -69,10 +69,13 @@ async def _flown(batch: Batch, missing: list[Hashable], *, anew: bool) -> dict[H
     spot = parking.async_spot()
     work = new_work(batch)
     flights, begun = batch.join(missing, spot, work, anew=anew)
-    tell(batch, flights, begun)
-    if begun:
-        computing = BatchWork(batch, begun)
-        running.start(work, computing.run, computing.ended)
+    try:
+        tell(batch, flights, begun)
+        if begun:
+            computing = BatchWork(batch, begun)
+            running.start(work, computing.run, computing.ended)
+    except BaseException as error:  # noqa: BLE001 - whoever listens was interrupted; it is raised again
+        batch.give_up(flights, begun, spot, error)
     await running.wait(batch.cell.flights, list(flights.values()), spot)
     return flights
 
@@ -89,14 +92,19 @@ def _flown_sync(batch: Batch, missing: list[Hashable], *, anew: bool) -> dict[Ha
     spot = parking.ThreadSpot()
     work = new_work(batch)
     flights, begun = batch.join(missing, spot, work, anew=anew)
-    tell(batch, flights, begun)
     try:
         if begun:
             computing = BatchWork(batch, begun)
-            flights_sync.lead(work, computing.run_sync, computing.ended)
-    except BaseException:
-        running.leave(batch.cell.flights, flights.values(), spot)
-        raise
+
+            def run() -> None:
+                tell(batch, flights, begun)  # in the context of the work: see `work_of`
+                computing.run_sync()
+
+            flights_sync.lead(work, run, computing.ended)
+        else:
+            tell(batch, flights, begun)
+    except BaseException as error:  # noqa: BLE001 - it is raised again
+        batch.give_up(flights, begun, spot, error)
     batch.bound.wait(batch.cell.flights, list(flights.values()), spot)
     return flights
 

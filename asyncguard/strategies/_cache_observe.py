@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from asyncguard import events
+from asyncguard._machines import shape
 from asyncguard._machines.store import Lease
 from asyncguard._runtime import cache_switch
 from asyncguard.strategies import _cache_values as values
 from asyncguard.strategies._cache_batch import Batch
 from asyncguard.strategies._cache_batch_work import BatchWork
+from asyncguard.strategies._cache_look import hit
 
 if TYPE_CHECKING:
     from asyncguard.strategies._cache_bound import Bound
@@ -30,10 +32,7 @@ def look(call: Call) -> bool:
         call.started = now = core.now()
         entry = cell.entries.get(key)
         if entry is not None and now < entry.stale:
-            entry.used = True
-            cell.hits += 1
-            if bound.heard():
-                bound.emit(events.CacheHit, age=now - entry.created, stale=now >= entry.fresh)
+            hit(bound, cell, entry, now)
             return False
         cell.misses += 1
         bound.told(events.CacheMissed)
@@ -81,4 +80,4 @@ def _harmless(bound: Bound, operation: str) -> Generator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - observing must not change a call
-        bound.emit(events.CacheErrored, operation=operation, error=f"{type(error).__name__}: {error}")
+        bound.emit(events.CacheErrored, operation=operation, error=f"{type(error).__name__}: {shape.message(error)}")

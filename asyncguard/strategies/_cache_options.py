@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -93,7 +94,9 @@ class CacheOptions(Options):
         return _as_tuple(self.tags(*args, **kwargs)) if callable(self.tags) else _as_tuple(self.tags)
 
     def _check_durations(self) -> None:
-        if not callable(self.ttl):
+        if callable(self.ttl):
+            _check_ttl(self.ttl)
+        else:
             if self.ttl is None:  # pyright: ignore[reportUnnecessaryComparison]
                 raise checks.wrong_type("ttl", self.ttl, "a duration or a function of the result; a cache has an end")
             self.set("ttl", checks.duration("ttl", self.ttl, above=0.0))
@@ -125,7 +128,9 @@ class CacheOptions(Options):
             raise checks.wrong_type("version", self.version, "a string")
 
     def _check_rest(self) -> None:
-        if not callable(self.tags):
+        if callable(self.tags):
+            checks.plain("tags", self.tags)
+        else:
             self.set("tags", _names("tags", self.tags))
         checks.one_of("isolation", self.isolation, ("auto", "share", "copy"))
         checks.one_of("on_abandon", self.on_abandon, ("cancel", "finish"))
@@ -153,6 +158,14 @@ class CacheItemsOptions(CacheOptions):
     def rules(self) -> KeyRules:
         """What makes up the keys: the items are no part of what their keys have in common."""
         return KeyRules(self.key, (*_as_tuple(self.ignore), self.over), _as_tuple(self.vary_on), self.version)
+
+
+def _check_ttl(ttl: Callable[[Any], object]) -> None:
+    """Refuse a coroutine function: most likely the one to be cached, under a decorator without its parentheses."""
+    if inspect.iscoroutinefunction(ttl):
+        expected = "a duration, or a plain function of the result (write @cache_result(60), with parentheses)"
+        raise checks.wrong_type("ttl", ttl, expected)
+    checks.plain("ttl", ttl)
 
 
 def is_negative(value: Any) -> bool:

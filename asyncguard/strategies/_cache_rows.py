@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -9,6 +10,9 @@ from typing import Any, cast
 from asyncguard._machines.entries import Entry
 
 Join = Callable[[Sequence[Entry]], Any]
+
+_HOMES = {"numpy": "numpy", "torch": "torch", "cupy": "cupy", "jax": "jax.numpy", "jaxlib": "jax.numpy"}
+"""Where the arrays of a library are stacked, by the first part of the name of their module."""
 
 
 class Row(Entry):
@@ -52,9 +56,10 @@ def _join_of(result: Any) -> Join | None:
     if not getattr(result, "shape", None):
         return None
     root = type(result).__module__.partition(".")[0]
-    if root == "numpy":
-        return as_objects if result.dtype.hasobject else as_array
-    return {"torch": as_tensor, "cupy": as_cupy, "jax": as_jax, "jaxlib": as_jax}.get(root)
+    if root == "numpy" and result.dtype.hasobject:
+        return as_objects
+    home = _HOMES.get(root)
+    return None if home is None else functools.partial(stacked, home)
 
 
 def as_list(rows: Sequence[Entry]) -> list[Any]:
@@ -67,9 +72,9 @@ def as_tuple(rows: Sequence[Entry]) -> tuple[Any, ...]:
     return tuple([row.give() for row in rows])
 
 
-def as_array(rows: Sequence[Entry]) -> Any:
-    """Stack rows as a new numpy array."""
-    return sys.modules["numpy"].stack([row.value for row in rows])
+def stacked(home: str, rows: Sequence[Entry]) -> Any:
+    """Stack rows as a new array or tensor, by the library that they come from."""
+    return sys.modules[home].stack([row.value for row in rows])
 
 
 def as_objects(rows: Sequence[Entry]) -> Any:
@@ -79,21 +84,6 @@ def as_objects(rows: Sequence[Entry]) -> Any:
     for at, row in enumerate(rows):
         array[at] = row.value
     return array
-
-
-def as_tensor(rows: Sequence[Entry]) -> Any:
-    """Stack rows as a new torch tensor."""
-    return sys.modules["torch"].stack([row.value for row in rows])
-
-
-def as_cupy(rows: Sequence[Entry]) -> Any:
-    """Stack rows as a new cupy array."""
-    return sys.modules["cupy"].stack([row.value for row in rows])
-
-
-def as_jax(rows: Sequence[Entry]) -> Any:
-    """Stack rows as a new jax array."""
-    return sys.modules["jax"].numpy.stack([row.value for row in rows])
 
 
 def items_of(name: str, over: str, given: Any) -> list[Any]:

@@ -50,7 +50,7 @@ def isolated(value: Any, isolation: str) -> tuple[Any, Copier | None]:
     if isolation == "share" or type(value) in _ATOMS:
         return value, None
     if isolation == "copy":
-        return _deep(value), _deep
+        return _copy_of(value), _copy_of
     return _frozen(value, _DEPTH), _copier(value)
 
 
@@ -94,6 +94,13 @@ def _read_only(array: Any) -> Any:
     return view
 
 
+def _copy_of(value: Any) -> Any:
+    try:
+        return _deep(value)
+    except RecursionError:  # it contains itself
+        return copy.deepcopy(value)
+
+
 def _deep(value: Any) -> Any:
     """Copy a value; atoms and builtin containers by hand, which is ten times cheaper than `copy.deepcopy`."""
     kind = value.__class__
@@ -115,6 +122,13 @@ def size_of(value: Any) -> int:
 
 
 def _size(value: Any, depth: int) -> int:
+    try:
+        return _measured(value, depth)
+    except Exception:  # noqa: BLE001 - a foreign __sizeof__ or property must not cost anybody the value
+        return _HEADER
+
+
+def _measured(value: Any, depth: int) -> int:
     own = sys.getsizeof(value)
     if type(value) in _ATOMS:
         return own

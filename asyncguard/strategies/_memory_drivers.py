@@ -39,7 +39,7 @@ def wrap_async(strategy: MemoryGuard, fn: Call, site: Site) -> Call:
             permit = await Caller(strategy, gate, site, "", args, kwargs).wait_async()
         else:
             if strategy.heard(site):
-                strategy.admitted(site, gate, permit)
+                _tell(strategy, gate, site, permit)
         token = _passage.permits.set((_passage.HeldPermit(strategy, gate, permit),))
         try:
             result = await fn(*args, **kwargs)
@@ -71,7 +71,7 @@ def wrap_sync(strategy: MemoryGuard, fn: Call, site: Site) -> Call:
             permit = Caller(strategy, gate, site, "", args, kwargs).wait_sync()
         else:
             if strategy.heard(site):
-                strategy.admitted(site, gate, permit)
+                _tell(strategy, gate, site, permit)
         token = _passage.permits.set((_passage.HeldPermit(strategy, gate, permit),))
         try:
             result = fn(*args, **kwargs)
@@ -87,6 +87,14 @@ def wrap_sync(strategy: MemoryGuard, fn: Call, site: Site) -> Call:
         return result
 
     return guarded
+
+
+def _tell(strategy: MemoryGuard, gate: Any, site: Site, permit: Any) -> None:
+    try:
+        strategy.admitted(site, gate, permit)
+    except BaseException:  # whoever listens was interrupted
+        wake(gate.refund(permit))
+        raise
 
 
 def _failed(strategy: MemoryGuard, gate: Any, permit: Any, token: Any, error: BaseException) -> None:

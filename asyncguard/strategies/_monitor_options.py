@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
 from collections.abc import Callable, Iterable
@@ -51,7 +50,7 @@ class MonitorOptions(Options):
 def _names(option: str, value: Any) -> tuple[str, ...]:
     given: tuple[Any, ...] = tuple(cast("Iterable[Any]", value)) if isinstance(value, _COLLECTIONS) else (None,)
     if not all(isinstance(each, str) and each for each in given):
-        raise checks.wrong_type(option, given, "a tuple of names, such as ('model', 'options.language')")
+        raise checks.wrong_type(option, cast("object", value), "a tuple of names, such as ('model', 'a.b')")
     return given
 
 
@@ -65,7 +64,7 @@ def _patterns(value: Any) -> tuple[str, ...]:
 
 
 def _check_shown(option: str, value: object) -> None:
-    if inspect.iscoroutinefunction(value):
-        raise checks.wrong_type(option, value, "'summary', 'off' or a plain function: it is called in the call")
-    if not callable(value):
+    if callable(value):
+        checks.plain(option, value)
+    else:
         checks.one_of(option, value, ("summary", "off"))

@@ -41,33 +41,28 @@ class Attempt:
     """One attempt: `async with attempt: ...` or `with attempt: ...`; `number` counts from 1."""
 
     def __init__(self, run: Run | None) -> None:
-        self._run = run
-        self._entered = False
+        self.run = run  # None if the retry is switched off
         self.over = False
         self.number = 1
-
-    @property
-    def run(self) -> Run | None:
-        """The run, None if the retry is switched off."""
-        return self._run
+        self._entered = True  # of the attempt before, and there is none before the first
 
     def enter(self) -> Self:
         """Start the attempt."""
         self._entered = True
-        if self._run is not None:
-            self._run.begin(scoped=False)  # the block knows its number, and may be left by a `yield`
+        if self.run is not None:
+            self.run.begin(scoped=False)  # the block knows its number, and may be left by a `yield`
         return self
 
     def exit(self, error: BaseException | None) -> bool:
         """End it; True: there will be another one."""
-        again = isinstance(error, Exception) and self._run is not None and not self._run.failed(error)
+        again = isinstance(error, Exception) and self.run is not None and not self.run.failed(error)
         self.over = not again
         return again
 
     def next(self) -> Attempt:
         """Return the attempt that comes now."""
-        if self._run is not None:
-            self.number = self._run.number
+        if self.run is not None:
+            self.number = self.run.number
         self._entered = False
         return self
 
@@ -101,15 +96,13 @@ class AsyncAttempts:
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
-        self._first = True
 
     def __aiter__(self) -> AsyncAttempts:
         return self
 
     async def __anext__(self) -> Attempt:
-        if not self._first and not self._attempt.more():
+        if not self._attempt.more():
             raise StopAsyncIteration
-        self._first = False
         run = self._attempt.run
         while run is not None and (seconds := run.pause()) > 0.0:
             await run.clock.sleep(seconds)
@@ -121,15 +114,13 @@ class SyncAttempts:
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
-        self._first = True
 
     def __iter__(self) -> SyncAttempts:
         return self
 
     def __next__(self) -> Attempt:
-        if not self._first and not self._attempt.more():
+        if not self._attempt.more():
             raise StopIteration
-        self._first = False
         if self._attempt.run is not None:
             sleep_sync(self._attempt.run)
         return self._attempt.next()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextvars import ContextVar, Token
 
+from asyncguard._runtime.contexts import bring_back
+
 __all__ = ["current_attempt", "enter", "leave"]
 
 _number: ContextVar[int] = ContextVar("asyncguard_attempt", default=1)
@@ -35,5 +37,5 @@ def leave(entered: Entered | None) -> None:
     """End what `enter` began, in the same context."""
     if entered is not None:
         key, token = entered
-        _number.reset(token)
         running.discard(key)
+        bring_back(_number, token)

@@ -7,6 +7,7 @@ What is counted here is what has been promised to running calls on top of what i
 from __future__ import annotations
 
 import math
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -144,7 +145,7 @@ class MemoryGuard(AdmissionStrategy[MemoryGuardOptions, MemoryGate]):
         lines: list[str] = []
         for gate in self.gates():
             need = gate.stated if gate.learner is None else gate.learner.need
-            size = "stated by each call" if gate.learner is None and need is None else _size_in_words(need)
+            size = "what it states" if gate.learner is None and need is None else _size_in_words(need)
             waiting = f", {gate.waiting} wait" if gate.waiting else ""
             lines.append(f"{gate.decided('', need or 0)}{waiting}; a call takes {size}")
         return lines
@@ -185,7 +186,7 @@ def _size_in_words(need: int | None) -> str:
 
 
 def _stated(need: object) -> int:
-    if isinstance(need, bool) or not isinstance(need, int | float) or not math.isfinite(need) or need < 0:
+    if isinstance(need, bool) or not isinstance(need, int | float) or not 0 <= need <= sys.float_info.max:
         raise checks.wrong_type("what estimate= returns", need, "bytes, a number of at least 0")
     return math.ceil(need)
 

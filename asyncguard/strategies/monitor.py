@@ -39,6 +39,7 @@ class Monitor(Transparent[MonitorOptions, MonitorCore]):
 
     def __init__(self, options: MonitorOptions) -> None:
         super().__init__(options)
+        self.name = self.kind  # the option is the name of the call, and of its pipeline, and not of this strategy
         self.plain_view = View(options)
 
     def new_core(self, clock: Clock) -> MonitorCore:
@@ -190,8 +191,8 @@ def monitor(
 
     Raises TypeError at decoration if `record` names a parameter that the function does not have.
     """
-    if callable(name):
-        return Monitor(MonitorOptions())(name)
+    if callable(name) or type(name) is classmethod:
+        return Monitor(MonitorOptions())(cast("Any", name))
     options = MonitorOptions(
         name=name,
         record=cast("tuple[str, ...]", record),

@@ -285,6 +285,9 @@ def retry(
     The error that leaves is the last of the function itself, with a line in `__notes__`. Raises RateLimitedError if the
     target asked for a pause that is longer than the deadline; ValueError for an option out of range.
     """
+    if isinstance(fn, int | float):
+        message = f"retry takes its options by keyword, such as retry(max_retries=3), got {fn!r}"
+        raise TypeError(message)
     options = RetryOptions(
         on=on,
         max_retries=max_retries,

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
+from asyncguard._machines.checks import wrong_type
 from asyncguard._machines.rules import Array, Column, Columns, Keys
 from asyncguard._machines.rules_base import Dims, Report, failure
 from asyncguard._machines.rules_plan import Args, Kwargs, Plan
@@ -216,7 +217,31 @@ def validate_input(  # pyright: ignore[reportOverlappingOverload] # `fallback` i
     rules: Mapping[str, Any] = ...,
     /,
     *,
-    fallback: Callable[..., Coroutine[Any, Any, D]] | Callable[..., D] | D,
+    fallback: Callable[..., Coroutine[Any, Any, D]],
+    returns: Any = ...,
+    name: str | None = ...,
+    mode: Mode = ...,
+    on_event: Callable[[Event], object] | None = ...,
+    **parameters: Any,
+) -> ValidateInputOr[D]: ...
+@overload
+def validate_input(
+    rules: Mapping[str, Any] = ...,
+    /,
+    *,
+    fallback: Callable[..., D],
+    returns: Any = ...,
+    name: str | None = ...,
+    mode: Mode = ...,
+    on_event: Callable[[Event], object] | None = ...,
+    **parameters: Any,
+) -> ValidateInputOr[D]: ...
+@overload
+def validate_input(
+    rules: Mapping[str, Any] = ...,
+    /,
+    *,
+    fallback: D,
     returns: Any = ...,
     name: str | None = ...,
     mode: Mode = ...,
@@ -258,6 +283,8 @@ def validate_input(
     Raises InputValidationError (a ValueError) with every violation; the data itself is never in it. At decoration:
     TypeError for a parameter that the function does not have or something that is no rule.
     """
+    if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise wrong_type("name", name, 'a string; the rule of a parameter "name" goes into {"name": rule}')
     if rules is not None and not isinstance(rules, Mapping) and not parameters and fallback is returns is NOTHING:
         return ValidateInputOrRaise(ValidateInputOptions(name=name, mode=mode, on_event=on_event))(rules)
     given: dict[str, Any] = {**({} if rules is None else mapping("rules", rules)), **parameters}

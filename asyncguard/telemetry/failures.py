@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import traceback
 
-from asyncguard._machines.text import Redactor
+from asyncguard._machines import shape
+from asyncguard._machines.text import Redactor, escape
 
 __all__ = ["error_type", "failure"]
 
@@ -17,7 +18,7 @@ _MOST_CAUSES = 4
 def error_type(error: BaseException) -> str:
     """Return the name of an error's class as OpenTelemetry's `error.type` wants it: qualified, builtins bare."""
     kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return escape(kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}")
 
 
 def failure(error: BaseException, redactor: Redactor, *, stack: bool) -> dict[str, str]:
@@ -33,10 +34,7 @@ def failure(error: BaseException, redactor: Redactor, *, stack: bool) -> dict[st
 
 
 def _message(error: BaseException, redactor: Redactor) -> str:
-    try:
-        return redactor.scrub(str(error), _MESSAGE)
-    except Exception:  # noqa: BLE001 - a broken __str__ of a user's exception must never change a call
-        return ""
+    return redactor.scrub(shape.message(error), _MESSAGE)
 
 
 def _stack(error: BaseException, redactor: Redactor) -> str:
@@ -52,8 +50,9 @@ def _stack(error: BaseException, redactor: Redactor) -> str:
 def _causes(error: BaseException) -> list[BaseException]:
     chain = [error]
     while len(chain) <= _MOST_CAUSES:
-        cause = chain[-1].__cause__ or (None if chain[-1].__suppress_context__ else chain[-1].__context__)
-        if cause is None or cause in chain:
+        last = chain[-1]
+        cause = last.__context__ if last.__cause__ is None and not last.__suppress_context__ else last.__cause__
+        if cause is None or any(cause is each for each in chain):  # an exception may be false, or refuse to be compared
             break
         chain.append(cause)
     return chain

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, cast
 
 from asyncguard._machines.text import REDACTED, Redactor, escape
 
@@ -84,9 +84,9 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        return {key: _finite(each) for key, each in cast("Mapping[object, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+        return [_finite(each) for each in cast("list[Any]", value)]
     return value
 
 

@@ -63,21 +63,16 @@ class Report:
         self.span: otel.CallSpan | None = None
 
     def open(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, logged: bool) -> None:
-        """Open the span, count the call as active, and describe the arguments before the function may change them."""
+        """Open the span, and describe the arguments before the function may change them."""
         self._logged = logged
-        try:
-            self._open(args, kwargs)
-        except Exception as error:  # noqa: BLE001 - telemetry must never change a call
-            _complain(self._place, error)
-
-    def _open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         telemetry, place = self._telemetry, self._place
-        if telemetry is not None and telemetry.tracer is not None:
-            self.span = otel.CallSpan(telemetry, place.name, place.attributes)
-            self._call.watch = self._watched
-        if self._logged or (self.span is not None and self.span.recording):
-            self._look_inside = place.look_inside()
-            self._facts = self._view.inputs(place.parameters, args, kwargs, look_inside=self._look_inside)
+        with _Harmless(place):
+            if telemetry is not None and telemetry.tracer is not None:
+                self.span = otel.CallSpan(telemetry, place.name, place.attributes)
+                self._call.watch = self._watched
+            if logged or (self.span is not None and self.span.recording):
+                self._look_inside = place.look_inside()
+                self._facts = self._view.inputs(place.parameters, args, kwargs, look_inside=self._look_inside)
 
     def enter(self) -> None:
         """Make the span current, if there is one."""
@@ -90,41 +85,20 @@ class Report:
             self.span.leave()
 
     def _watched(self, event: events.Event) -> None:
-        try:
-            if self.span is not None:
-                self._attempts(self.span, event)
-        except Exception as error:  # noqa: BLE001 - the strategy that reported must not fail because of it
-            _complain(self._place, error)
+        with _Harmless(self._place):
+            if self.span is None:
+                return
+            if isinstance(event, events.AttemptStarted):
+                self.span.attempt(event.attempt)
+            elif isinstance(event, events.RetryScheduled | events.RetryGaveUp):
+                self.span.attempt_over(error_type(event.error) if event.error is not None else "")
 
-    @staticmethod
-    def _attempts(span: otel.CallSpan, event: events.Event) -> None:
-        if isinstance(event, events.AttemptStarted):
-            span.attempt(event.attempt)
-        elif isinstance(event, events.RetryScheduled | events.RetryGaveUp):
-            span.attempt_over(error_type(event.error) if event.error is not None else "")
-
-    def close(
-        self,
-        outcome: str,
-        duration: float,
-        active: int,
-        error: BaseException | None,
-        more: Callable[[], dict[str, Any]],
-    ) -> None:
+    def close(self, outcome: str, duration: float, active: int, error: BaseException | None, more: More) -> None:
         """Write the span, the metrics and the log record. `more` gives fields that only those who write need."""
-        try:
+        with _Harmless(self._place):
             self._close(outcome, duration, active, error, more)
-        except Exception as failed:  # noqa: BLE001 - telemetry must never change a call
-            _complain(self._place, failed)
 
-    def _close(
-        self,
-        outcome: str,
-        duration: float,
-        active: int,
-        error: BaseException | None,
-        more: Callable[[], dict[str, Any]],
-    ) -> None:
+    def _close(self, outcome: str, duration: float, active: int, error: BaseException | None, more: More) -> None:
         kind = error_type(error) if error is not None and outcome != "cancelled" else ""
         self._measure(outcome, duration, kind)
         level = max(_LEVELS[outcome], logging.WARNING if duration >= self._view.slow else 0)
@@ -164,15 +138,9 @@ class Report:
             fields.update({name: escape(note) if isinstance(note, str) else note for name, note in notes})
         if self._facts:
             fields.update(self._facts)
-        fields.update(self._told(more))
+        with _Harmless(self._place):  # a summary that fails does not cost the call its record
+            fields.update(more())
         return fields
-
-    def _told(self, more: More) -> dict[str, Any]:
-        try:
-            return more()
-        except Exception as error:  # noqa: BLE001 - a summary must never change a call, nor cost it its record
-            _complain(self._place, error)
-            return {}
 
     def _failure(self, error: BaseException, kind: str) -> dict[str, str]:
         stack = not isinstance(error, RejectedError) and _stacks.ask((self._place.name, kind)) is not None
@@ -197,8 +165,20 @@ class Report:
         return self._view.inputs(self._place.parameters, args, kwargs, look_inside=False)
 
 
-def _complain(place: Place, error: Exception) -> None:
-    """Say once a minute that telemetry of a function fails: it must not change the call, but not be silent either."""
-    with contextlib.suppress(Exception):
-        if _complaints.ask(place.name) is not None:
-            _log.warning("asyncguard: monitoring of %s failed: %s", place.name, error_type(error))
+class _Harmless:
+    """Around telemetry, which must never change a call. Says once a minute that it fails, and is not silent either."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        with contextlib.suppress(Exception):
+            if _complaints.ask(self._place.name) is not None:
+                _log.warning("asyncguard: monitoring of %s failed: %s", self._place.name, error_type(error))
+        return True

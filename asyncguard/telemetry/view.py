@@ -7,7 +7,7 @@ import inspect
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 from asyncguard._machines import summary
 from asyncguard._machines.text import REDACTED, Redactor, cut, escape
@@ -133,8 +133,8 @@ class View:
     def _chosen(self, prefix: str, chosen: Any) -> dict[str, Any]:
         if not isinstance(chosen, Mapping):
             return {f"{prefix}.value": self._shown(prefix, chosen)}
-        items: Mapping[Any, Any] = chosen  # pyright: ignore[reportUnknownVariableType]
-        return {f"{prefix}.{escape(str(name))}": self._shown(str(name), value) for name, value in items.items()}
+        items = cast("Mapping[object, Any]", chosen).items()
+        return {f"{prefix}.{escape(str(name))}": self._shown(str(name), value) for name, value in items}
 
     def _recorded(self, arguments: Mapping[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         facts: dict[str, Any] = {}
@@ -163,10 +163,7 @@ _MISSING: Any = object()
 
 
 def _entry(value: Any, key: str) -> Any:
-    if not isinstance(value, Mapping):
-        return _MISSING
-    entries: Mapping[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
-    return entries.get(key, _MISSING)
+    return cast("Mapping[str, Any]", value).get(key, _MISSING) if isinstance(value, Mapping) else _MISSING
 
 
 def _described(prefix: str, value: Any, *, look_inside: bool) -> dict[str, Any]:

@@ -26,6 +26,14 @@ SOON = 20.0  # seconds; generous, for machines that do other things too
 LONGEST = 5.0  # seconds after which a small demo is about over
 
 
+@pytest.fixture(scope="module", autouse=True)
+def interrupts_heeded():
+    """A shell starts what runs in the background with SIGINT ignored, and what we start would inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Demo:
     """`python -m asyncguard demo` in a place of its own, findable by a mark in the environment of its processes."""
 

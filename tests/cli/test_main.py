@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import asyncguard
 from asyncguard.cli.demo import command
 from asyncguard.cli.main import main
 
@@ -54,7 +55,8 @@ def test_a_report_folder_that_is_not_there_is_said_before_anything_starts(monkey
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["demo", "--documents", "0"], "expected at least 1 document, got 0"),
+        (["demo", "--documents", "0"], "expected a number of documents, at least 1, got 0"),
+        (["demo", "--documents", "many"], "expected a number of documents, at least 1, got many"),
         (["demo", "--faults", "cruel"], "invalid choice: 'cruel'"),
         (["demo", "--unguarded", "--compare"], "not allowed with argument"),
         ([], "required"),
@@ -65,3 +67,10 @@ def test_a_wrong_option_is_a_usage_error(arguments, said, capsys):
         main(arguments)
     assert left.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith(f"asyncguard {asyncguard.__version__}, Python 3.")

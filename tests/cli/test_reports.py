@@ -79,11 +79,11 @@ def test_every_fault_is_named_by_its_request_in_both_reports():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"failures": [ValueError("x")]}, "1 batches failed"),
-        ({"errors": [ValueError("x")]}, "1 users got no answer"),
+        ({"failures": [ValueError("x")]}, "1 batch failed"),
+        ({"errors": [ValueError("x")]}, "1 user got no answer"),
         ({"recall": 0.9999}, "the stored data is not what it should be"),
         ({"lost": [3]}, "the stored data is not what it should be"),
-        ({"by": audit.UNEXPLAINED}, "1 faults unexplained"),
+        ({"by": audit.UNEXPLAINED}, "1 fault unexplained"),
     ],
 )
 def test_a_run_that_was_not_good_is_called_failed_and_why(changes, said):

@@ -10,6 +10,7 @@ import pytest
 
 from asyncguard._machines import slots as slots_module
 from asyncguard._machines.gate import Request
+from asyncguard._machines.line import Line
 from asyncguard._machines.slots import Place, Slots
 from asyncguard.errors import BulkheadFullError
 
@@ -23,9 +24,12 @@ class Spot:
     def __init__(self):
         self.running = True
         self.woken = 0
+        self.told = 0  # while its loop stood still
 
     def wake(self):
         self.woken += 1
+        self.told += not self.running
+        assert self.told <= 1, "a loop that stands still is told again and again"
 
     def alive(self):
         return self.running
@@ -103,10 +107,10 @@ class World:
     def _loop_goes_on(self):
         for place in self.waiting:
             place.spot.running = True
+            place.spot.told = 0
 
     def _woken(self, spots):
         for spot in spots:
-            assert spot.alive() or self.slots.free, "somebody was woken whose loop has stopped, for nothing"
             spot.wake()
 
     def check(self):
@@ -115,6 +119,8 @@ class World:
         assert len(self.held) + len(offered) + len(self.slots.free) == self.size, "a slot was lost or doubled"
         assert self.slots.taken == len(self.held) + len(offered)
         assert self.slots.waiting == len(self.waiting)
+        calm = [place.offer is not None for place in self.waiting if place not in self.stopped]
+        assert calm == sorted(calm, reverse=True), "an offer passed somebody who came earlier"
 
     def drain(self):
         """Let everybody finish: nothing may stay behind."""
@@ -157,9 +163,34 @@ class NeverPassesOn(Slots):
         return Slots.withdraw(self, place)
 
 
+class BlindLine(Line):
+    def first(self):
+        return next(iter(self.places), None)
+
+    def pop(self):
+        del self._heap[:1]
+
+
 class OffersToTheDead(Slots):
-    def _first(self):
-        return next(iter(self.queue), None)
+    def _renew(self):
+        super()._renew()
+        self.line = BlindLine(self._woken)
+        self.queue = self.line.places
+
+
+class TellsNobodyWhoIsSkipped(Slots):
+    """Whoever is skipped must be told, to look when its loop goes on."""
+
+    def _renew(self):
+        super()._renew()
+        self.line = Line([])
+        self.queue = self.line.places
+
+
+class PassesToTheLast(Slots):
+    def _renew(self):
+        super()._renew()
+        self.line._numbers = itertools.count(1_000, -1)
 
 
 class ReleasesPastTheQueue(Slots):
@@ -173,7 +204,10 @@ class NeverRevokes(Slots):
         pass
 
 
-@pytest.mark.parametrize("mutant", [NeverPassesOn, OffersToTheDead, ReleasesPastTheQueue])
+MUTANTS = [NeverPassesOn, OffersToTheDead, ReleasesPastTheQueue, TellsNobodyWhoIsSkipped, PassesToTheLast]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
 def test_mutants_are_caught(mutant):
     with pytest.raises(AssertionError):
         explore(mutant, 5, size=1)
@@ -200,6 +234,105 @@ def test_the_same_with_a_mutant_is_caught():
     slots.release(held)
     dead.running = False
     assert second.claim(0.0) is None  # what the test above would have seen
+
+
+def test_a_waiter_on_a_stopped_loop_is_woken_to_look_when_its_loop_goes_on():
+    slots = Slots(1, 5, name="b", clock=lambda: 0.0)
+    held = slots.take()
+    spot = Spot()
+    place = slots.admit(Request(spot=spot))
+    spot.running = False
+    assert slots.release(held) == [spot], "the slot is free, and nobody would ever tell it"
+    spot.running = True
+    assert place.claim(0.0) is not None
+
+
+def test_waiters_whose_loop_was_closed_do_not_fill_the_queue_for_ever():
+    now = [0.0]
+    slots = Slots(1, 2, name="b", clock=lambda: now[0])
+    held = slots.take()
+    lost = [Spot(), Spot()]
+    for spot in lost:
+        slots.admit(Request(spot=spot, until=10.0))
+        spot.running = False
+    now[0] = 9.0  # a loop that stands still may go on
+    with pytest.raises(BulkheadFullError):
+        slots.admit(Request(spot=Spot(), until=19.0))
+    now[0] = 10.0
+    heir = Spot()
+    assert slots.admit(Request(spot=heir, until=20.0)).ahead == 0
+    assert slots.release(held) == [heir]
+
+
+def test_what_the_collector_gives_back_while_the_lock_is_held_is_seen_to_afterwards():
+    slots = Slots(2, 5, name="b", clock=lambda: 0.0)
+    held = [slots.take(), slots.take()]
+    collected = []
+
+    class Collecting(Spot):
+        """Asked under the lock, as the collector may run there: it ends calls that nobody refers to."""
+
+        def alive(self):
+            while collected:
+                assert list(collected.pop()()) == []
+            return True
+
+    first = slots.admit(Request(spot=Collecting()))
+    gone = slots.admit(Request(spot=Spot()))
+    slots.release(held.pop())
+    collected += [lambda: slots.release(held.pop()), lambda: slots.withdraw(gone)]
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(slots.admit(Request(spot=Spot()))), daemon=True)
+    asking.start()
+    asking.join(5.0)
+    assert not asking.is_alive(), "the thread waits for its own lock"
+    assert gone.claim(0.0) is None
+    assert None not in (first.claim(0.0), answers[0].claim(0.0)), "both slots went to those who still wait"
+    assert slots.waiting == 0
+
+
+def test_a_look_for_waiters_that_are_lost_is_no_cost_of_each_refusal():
+    looks = []
+
+    class Asked(Spot):
+        def alive(self):
+            looks.append(1)
+            return True
+
+    slots = Slots(1, 50, name="b", clock=lambda: 5.0)
+    slots.take()
+    for _ in range(50):
+        slots.admit(Request(spot=Asked(), until=6.0))
+    slots._clock = lambda: 7.0
+    looks.clear()
+    for _ in range(10):
+        with pytest.raises(BulkheadFullError):
+            slots.admit(Request(spot=Spot(), until=9.0))
+    assert len(looks) <= 50 + 10
+
+
+@pytest.mark.parametrize("waiters", [10, 10_000])
+def test_the_work_of_a_release_does_not_depend_on_how_many_wait(waiters):
+    looks = [0]
+
+    class Counted(Spot):
+        def alive(self):
+            looks[0] += 1
+            return self.running
+
+    slots = Slots(1, waiters, name="b", clock=lambda: 0.0)
+    held = slots.take()
+    places = [slots.admit(Request(spot=Counted())) for _ in range(waiters)]
+    for place in places[: waiters // 2]:
+        place.withdraw()
+    for place in places[waiters // 2 : waiters - 3]:
+        place.spot.running = False
+    looks[0] = 0
+    for place in places[-3:]:
+        assert place.spot in slots.release(held)
+        held = place.claim(0.0)
+    assert looks[0] <= waiters // 2 + 6, "those who stand still are looked at once"
+    assert len(slots.line._heap) <= 2 * len(slots.queue) + 64
 
 
 def test_waiters_are_served_in_the_order_of_arrival():

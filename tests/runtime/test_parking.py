@@ -102,3 +102,18 @@ def test_the_owner_is_the_task_or_the_thread(backend):
         assert parking.current_owner() != threading.get_ident()
 
     testing.run(main, backend=backend)
+
+
+def test_a_stopped_loop_is_told_once_however_often_its_task_is_woken():
+    loop = asyncio.new_event_loop()
+    spots = []
+
+    async def main():
+        spots.append(parking.async_spot())
+
+    loop.run_until_complete(main())
+    before = len(loop._ready)
+    for _ in range(100):
+        spots[0].wake()
+    assert len(loop._ready) == before + 1
+    loop.close()

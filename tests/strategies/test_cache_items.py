@@ -372,13 +372,12 @@ def test_tensor_rows_are_cloned_and_stacked(monkeypatch):
     assert fn([2, 1]).array.tolist() == [[2], [1]]
 
 
-@pytest.mark.parametrize("library", ["cupy", "jax"])
-def test_rows_of_other_libraries_are_stacked_by_them(monkeypatch, library):
+@pytest.mark.parametrize(("library", "home"), [("cupy", "cupy"), ("jax", "jax.numpy"), ("jaxlib", "jax.numpy")])
+def test_rows_of_other_libraries_are_stacked_by_them(monkeypatch, library, home):
     array = type("Array", (np.ndarray,), {"__module__": library})
-    module = types.ModuleType(library)
+    module = types.ModuleType(home)
     module.stack = lambda rows: np.stack(rows).view(array)
-    module.numpy = module
-    monkeypatch.setitem(sys.modules, library, module)
+    monkeypatch.setitem(sys.modules, home, module)
     fn, _ = returning(lambda xs: np.array([[x] for x in xs]).view(array), isolation="share")
     fn([1])
     assert type(fn([2, 1])) is array

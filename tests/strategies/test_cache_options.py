@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 import asyncguard as ag
+from asyncguard.strategies.cache_result import CacheResult
 
 BAD = [
     ({"ttl": 0}, ValueError),
@@ -83,3 +84,28 @@ def test_options_can_be_set_again_and_stay_what_they_are():
     cache.configure(max_batch=5)
     options = cache.options
     assert (options.ttl, options.ignore, options.tags, options.max_batch) == (60.0, ("a",), ("t",), 5)
+
+
+def test_a_decorator_without_its_parentheses_is_named_as_that():
+    async def embed(text: str) -> str:
+        return text
+
+    for factory in (ag.cache_result, ag.cache_items):
+        with pytest.raises(TypeError, match=r"write @cache_result\(60\), with parentheses"):
+            factory(embed)
+
+
+def test_the_handle_refuses_arguments_that_no_call_can_have():
+    class Model:
+        @ag.cache_result(60)
+        def embed(self, text: str) -> str:
+            return text
+
+    model, cache = Model(), ag.pipeline_of(Model.embed)[CacheResult]
+    model.embed("a")
+    for use in (cache.get, cache.invalidate, cache.refresh):
+        with pytest.raises(TypeError, match=r"missing a required argument: 'text' \(for a method its object"):
+            use("a")
+    found = cache.of(model.embed).get("a")
+    assert found is not None
+    assert found.value == "a"

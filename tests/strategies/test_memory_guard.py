@@ -611,7 +611,7 @@ def test_status_says_what_is_used_promised_and_learned(machine: Machine) -> None
         text = "used 100.0 MiB, promised 0.0 MiB to 0 running calls, 850.0 MiB of 1000.0 MiB may be used (cgroup /app)"
         assert stated.describe() == [text + "; a call takes 64.0 MiB"]
         assert learned.describe() == [text + "; a call takes what is still to be learned"]
-        assert by_call.describe() == [text + "; a call takes stated by each call"]
+        assert by_call.describe() == [text + "; a call takes what it states"]
 
 
 def test_with_nothing_to_be_read_calls_go_on_and_only_reservations_count(machine: Machine, backend: str) -> None:
@@ -623,6 +623,8 @@ def test_with_nothing_to_be_read_calls_go_on_and_only_reservations_count(machine
             pass
         async with bound.permit(), bound.permit():
             pass
+        with pytest.raises(MemoryPressureError):
+            await ag.memory_guard(estimate=900, limit=1000).permit().__aenter__()
 
     testing.run(main, backend=backend)
 

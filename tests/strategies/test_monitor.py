@@ -16,7 +16,7 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from asyncguard import events, guard, monitor, testing
+from asyncguard import events, guard, monitor, status, testing
 from asyncguard._runtime import holds, record
 from asyncguard._strategy import Options, Strategy
 from asyncguard.errors import BulkheadFullError, RejectedError
@@ -312,7 +312,7 @@ def test_what_the_inner_strategies_did_is_in_the_line(written: Written) -> None:
     assert line["asyncguard.attempts"] == 2
     assert line["asyncguard.cache"] == "hit"
     assert line["asyncguard.memory.wait"] == 0.5
-    assert line["asyncguard.decorators"] == ["p", "retry"]
+    assert line["asyncguard.decorators"] == ["monitor", "retry"]
 
 
 def test_what_another_pipeline_did_is_not(written: Written) -> None:
@@ -726,3 +726,20 @@ def test_recording_a_parameter_that_does_not_exist_is_refused_at_decoration() ->
         def count(model: str) -> None: ...
 
     monitor(record=("anything",))(predict)  # which has **more
+
+
+def test_its_name_is_that_of_the_call_and_it_is_called_monitor_itself():
+    watched = monitor("embedder")
+    watched(lambda: 1)()
+    assert watched.name == "monitor"
+    assert any(str(fact).startswith("embedder monitor: embedder: 1 ok") for fact in status())
+
+
+def test_bare_on_a_class_method():
+    class Model:
+        @monitor
+        @classmethod
+        def load(cls) -> str:
+            return cls.__name__
+
+    assert Model.load() == "Model"

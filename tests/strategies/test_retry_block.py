@@ -83,14 +83,17 @@ def test_every_loop_and_every_task_has_attempts_of_its_own():
 
 
 def test_leaving_the_loop_is_allowed():
+    entered = []
     with testing.virtual_clock():
         for attempt in retry().attempts():
             with attempt:
+                entered.append(attempt.number)
                 break
         for attempt in retry().attempts():
             with attempt:
-                pass
+                entered.append(attempt.number)
             break
+    assert entered == [1, 1]
 
 
 def test_a_return_in_the_block_returns():

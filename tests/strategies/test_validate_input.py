@@ -592,3 +592,8 @@ def test_a_guarded_function_that_is_gone_leaves_nothing_behind() -> None:
     strategy(lambda x: x)
     gc.collect()
     assert len(strategy.places) == 0
+
+
+def test_a_rule_for_a_parameter_called_name_is_told_where_it_goes():
+    with pytest.raises(TypeError, match=r'the rule of a parameter "name" goes into \{"name": rule\}'):
+        validate_input(name=Keys("first"))

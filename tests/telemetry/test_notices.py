@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import pytest
 
@@ -47,6 +48,10 @@ def opened(**facts: str) -> events.CircuitOpened:
         (
             opened(partition="acme"),
             "embedder[acme] circuit opened for 30 s: 14 of 20 failed, 1 slow, last error APITimeoutError",
+        ),
+        (
+            events.CircuitOpened(pipeline="embedder", open_for=math.inf, calls=0, failed=0, slow=0, error=""),
+            "embedder circuit opened until close() or reset(): 0 of 0 failed, 0 slow",
         ),
         (events.CircuitClosed(pipeline="embedder", open_for=30.0), "embedder circuit closed after 30 s"),
         (

@@ -189,7 +189,7 @@ def test_attempts_have_spans_from_the_second_on(spans: Spans) -> None:
     assert seen == [call.context.span_id, second.context.span_id, third.context.span_id]
     assert attempts.between == [call.context.span_id] * 2
     assert call.attributes["asyncguard.attempts"] == 3
-    assert call.attributes["asyncguard.decorators"] == ("flaky", "retry")
+    assert call.attributes["asyncguard.decorators"] == ("monitor", "retry")
 
 
 def test_a_retried_error_is_no_error_of_any_span(spans: Spans) -> None:

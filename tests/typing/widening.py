@@ -50,6 +50,16 @@ def checked_or_zero_sync(text: str) -> str:
     return text
 
 
+@validate_input(text=str, fallback=from_error)
+def checked_or_handler(text: str) -> str:
+    return text
+
+
+@validate_input(text=str, fallback=from_error_async)
+async def checked_or_async_handler(text: str) -> str:
+    return text
+
+
 @retry
 @fallback(None)
 @timeout(1)
@@ -77,6 +87,8 @@ async def use(store: Store) -> None:
     assert_type(await or_async_handler("a"), str | bytes)
     assert_type(await checked_or_zero("a"), str | int)
     assert_type(checked_or_zero_sync("a"), str | int)
+    assert_type(checked_or_handler("a"), str | bytes)
+    assert_type(await checked_or_async_handler("a"), str | bytes)
     assert_type(await widened_inside_others("a"), int | None)
     assert_type(await store.load("a"), bytes | None)
     assert_type(store.load_sync("a"), bytes | None)

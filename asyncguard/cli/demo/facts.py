@@ -33,6 +33,11 @@ class Row:
     survived: bool
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: 1 batch, 2 batches."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def percentile(values: Iterable[float], share: float) -> float:
     """The nearest-rank percentile, 0 of nothing."""
     ordered = sorted(values)

@@ -130,7 +130,7 @@ def _tables(result: Result) -> str:
     title = "<h2>Faults by the service's own log, and what handled them</h2>"
     faults = title + table(["fault", "requests", "handled by"], handled)
     answers = "".join(
-        f"<p><b>{html.escape(answer.question)}</b><br>"
+        f"<p><b>{html.escape(report.question_of(answer))}</b><br>"
         + "<br>".join(f"<code>{html.escape(hit.title)}</code> {hit.score:.2f}" for hit in answer.hits[:3])
         for answer in result.answers
     )

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from asyncguard import events
+from asyncguard.cli.demo import facts
 
 if TYPE_CHECKING:
     from asyncguard.cli.demo.job import Job
@@ -49,11 +50,12 @@ def status_line(job: Job, journal: Journal, total: int) -> str:
     """How far, how busy, what the guards do."""
     seconds = journal.now() - journal.started
     retries = sum(isinstance(event, events.RetryScheduled) for _, event in journal.events)
-    parts = [f"{seconds:5.1f} s", f"{job.stored:>5}/{total} stored", f"{journal.requests} requests in flight"]
+    busy = f"{facts.counted(journal.requests, 'request')} in flight"
+    parts = [f"{seconds:5.1f} s", f"{job.stored:>5}/{total} stored", busy]
     if journal.guarded:
-        parts += [f"{retries} retries", f"circuit {circuit_state(journal)}"]
+        parts += [facts.counted(retries, "retry", "retries"), f"circuit {circuit_state(journal)}"]
     if job.failures:
-        parts.append(f"{len(job.failures)} batches LOST")
+        parts.append(f"{facts.counted(len(job.failures), 'batch', 'batches')} LOST")
     return "  " + " | ".join(parts)
 
 

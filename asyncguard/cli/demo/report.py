@@ -93,7 +93,8 @@ def database_pause(result: Result) -> str:
     said = [event for call in hit for _, event in call.events]
     cut = sum(isinstance(event, CallTimedOut) and event.pipeline.endswith("store") for event in said)
     lost = sum(call.error is not None for call in hit)
-    return f"{len(hit)} calls were under way, {cut} attempts cut off and repeated, {lost} failed"
+    attempts = facts.counted(cut, "attempt")
+    return f"{facts.counted(len(hit), 'call')} under way, {attempts} cut off and repeated, {lost} failed"
 
 
 def _decorators(result: Result) -> str:
@@ -102,7 +103,7 @@ def _decorators(result: Result) -> str:
 
 
 def _failures(result: Result) -> str:
-    lines = [f"Lost: {len(result.job.failures)} batches. Where:"]
+    lines = [f"Lost: {facts.counted(len(result.job.failures), 'batch', 'batches')}. Where:"]
     for failure in result.job.failures[:6]:
         error = textwrap.shorten(str(failure.error).partition(", url=")[0], 70) or "no message"
         lines.append(f"  {name_of(failure.batch)}: {type(failure.error).__name__}: {error}")
@@ -115,8 +116,13 @@ def _answers(answers: Sequence[Answer]) -> str:
     lines: list[str] = []
     for answer in answers:
         found = ", ".join(f"{hit.title} ({hit.score:.2f})" for hit in answer.hits[:3])
-        lines += [answer.question, f"  {found or 'nothing found'}"]
+        lines += [question_of(answer), f"  {found or 'nothing found'}"]
     return "\n".join(lines or ["No question was answered at the end."])
+
+
+def question_of(answer: Answer) -> str:
+    """The question, and whether words had to do instead of vectors."""
+    return f"{answer.question} (answered by words)" if answer.degraded else answer.question
 
 
 def conclusion(result: Result) -> str:
@@ -124,10 +130,10 @@ def conclusion(result: Result) -> str:
     if result.good:
         return "Good: nothing lost, nothing wrong, recall 1.0, every fault accounted for."
     why = {
-        f"{len(result.job.failures)} batches failed": result.job.failures,
+        f"{facts.counted(len(result.job.failures), 'batch', 'batches')} failed": result.job.failures,
         "the stored data is not what it should be": not (result.verdict and result.verdict.perfect),
-        f"{len(result.users.errors)} users got no answer": result.users.errors,
-        f"{len(result.unexplained)} faults unexplained": result.unexplained,
+        f"{facts.counted(len(result.users.errors), 'user')} got no answer": result.users.errors,
+        f"{facts.counted(len(result.unexplained), 'fault')} unexplained": result.unexplained,
     }
     return "FAILED: " + ", ".join(text for text, is_so in why.items() if is_so) + "."
 

@@ -1,0 +1,270 @@
+"""A gate with a bounded queue: what the slots and the weighted permits of a bulkhead have in common.
+
+While anybody waits, what is released is offered to the first waiter who can take it. An offer is claimed under the
+lock: a waiter on a stopped loop is skipped, and one that was cancelled passes its offer on.
+
+What is given back waits in `_back` until whoever has the lock sees to it. Giving back must not wait for the lock: the
+garbage collector may close a call while its own thread has the lock, and that would wait for itself for ever.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+from asyncguard._machines.line import Line
+from asyncguard.errors import BulkheadFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncguard._machines.gate import Request, Spot, Wake
+
+NOBODY: Wake = ()
+PermitT = TypeVar("PermitT")
+
+_SWEEP: Final = 1.0  # seconds between two looks for waiters that are lost: a refusal must not cost one
+
+
+class Asker(Protocol):
+    """Who asks, as the `owner` of a request; None tells nothing."""
+
+    @property
+    def priority(self) -> float: ...
+    def inside(self, gate: Any) -> bool:
+        """Tell whether it asks from inside a call that holds a permit of `gate`. Called outside of the lock."""
+        ...
+
+
+class Queued(Generic[PermitT]):
+    """`size` permits and at most `max_queue` waiters."""
+
+    outcomes: bool = False
+    timed: bool = False
+    news: tuple[()] = ()
+
+    def __init__(self, size: int, max_queue: int, *, name: str, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._name = name
+        self._swept = -math.inf
+        self.size = size
+        self.max_queue = max_queue
+        self._renew()
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._woken: list[Spot] = []  # to be woken when the lock is free
+        self._back: deque[PermitT | Place | None] = deque()  # what was released, places left; None: look again
+        self.offered: dict[Place, None] = {}  # were offered a permit and have not claimed it yet
+        self.line = Line(self._woken)  # wait for an offer
+        self.queue = self.line.places
+
+    # --- what a subclass provides, under the lock (but `taken`) ---
+
+    @property
+    def taken(self) -> int:
+        """How many permits are held or offered."""
+        raise NotImplementedError
+
+    def _enter(self, request: Request) -> PermitT | Place:
+        """Return a permit or a place in the queue, or raise the refusal."""
+        raise NotImplementedError
+
+    def _pass_on(self, permit: PermitT) -> None:
+        """Take back a permit that was held or offered, for the first who waits."""
+        raise NotImplementedError
+
+    def _settle(self) -> None:
+        """Offer what is free to the first who wait."""
+        raise NotImplementedError
+
+    # --- the gate ---
+
+    def admit(self, request: Request) -> PermitT | Place:
+        """Return a permit or a place in the queue; raise BulkheadFullError if the queue is full."""
+        lost = self._forget_lost() if self.waiting >= self.max_queue else ()
+        try:
+            with self._lock:
+                given = self._enter(request)
+        finally:
+            self._wake_all(self._see_to_it())
+            del lost  # not under the lock: calls may end with them
+        if isinstance(given, Place):
+            self._refuse_to_wait_for_itself(given, request.owner)
+        return given
+
+    def _refuse_to_wait_for_itself(self, place: Place, asker: Any) -> None:
+        if asker is None or place.offer is not None or not asker.inside(self):
+            return
+        self._wake_all(self.withdraw(place))
+        raise BulkheadFullError(
+            f"{self._name}: {self._how_full()}, and this call is made from inside of a call that holds one: it would "
+            "wait for itself; call what it wraps there (fn.__wrapped__), or guard only the innermost function"
+        )
+
+    def succeeded(self, permit: PermitT, elapsed: float) -> Wake:
+        """Say nothing: a bulkhead does not look at outcomes."""
+        del permit, elapsed
+        return NOBODY
+
+    def failed(self, permit: PermitT, elapsed: float, error: Exception) -> Wake:
+        """Say nothing: a bulkhead does not look at outcomes."""
+        del permit, elapsed, error
+        return NOBODY
+
+    def abandoned(self, permit: PermitT) -> Wake:
+        """Say nothing: a bulkhead does not look at outcomes."""
+        del permit
+        return NOBODY
+
+    def idle(self) -> bool:
+        """Tell whether no permit is taken and nobody waits."""
+        return not self.taken and not self.waiting
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait."""
+        return len(self.queue) + len(self.offered)
+
+    # --- without the lock ---
+
+    def _forget_lost(self) -> list[Place]:
+        """Take out who waits past its time on a loop that stands still: if it was closed, they never leave."""
+        now = self._clock()
+        if now < self._swept + _SWEEP:
+            return []
+        self._swept = now
+        with self._lock:
+            lost = [place for place in self.queue if place.until <= now and not place.alive()]
+            for place in lost:
+                self.line.leave(place)
+        return lost
+
+    def _see_to_it(self) -> Wake:
+        """Do what was given back, and return whom to wake; not if somebody has the lock: they do so after us."""
+        if not (self._back or self._woken):
+            return NOBODY
+        woken: list[Spot] = []
+        while (self._back or self._woken) and not self._lock.locked():
+            with self._lock:
+                while self._back:
+                    self._do(self._back.popleft())
+                woken += self._woken
+                self._woken.clear()
+        return woken
+
+    @staticmethod
+    def _wake_all(spots: Wake) -> None:
+        for spot in spots:
+            spot.wake()
+
+    # --- under the lock ---
+
+    def _do(self, given: PermitT | Place | None) -> None:
+        if isinstance(given, Place):
+            self._leave(given)
+        elif given is None:
+            self._settle()
+        else:
+            self._pass_on(given)
+
+    def _leave(self, place: Place) -> None:
+        if place in self.offered:
+            self._pass_on(self._accept(place))
+        else:
+            self.line.leave(place)
+
+    def _offer(self, place: Place, permit: PermitT) -> None:
+        """Offer a permit to the first of the line."""
+        self.line.pop()
+        self.line.leave(place)
+        self.offered[place] = None
+        place.offer = permit
+        self._woken.append(place.spot)
+
+    def _accept(self, place: Place) -> PermitT:
+        """End an offer; return what was offered."""
+        del self.offered[place]
+        permit: PermitT = place.offer
+        place.offer = None
+        return permit
+
+    def _revoke_dead(self) -> None:
+        """Take back offers to waiters whose loop stopped before they could claim them; they keep a place."""
+        for place in [place for place in self.offered if not place.alive()]:
+            permit = self._accept(place)
+            self.line.set_aside(place)
+            self._pass_on(permit)
+
+    def _how_full(self) -> str:
+        return f"all {self.size} permits are taken"
+
+    def _full(self) -> BulkheadFullError:
+        return BulkheadFullError(f"{self._name}: {self._how_full()} and {self.waiting} of {self.max_queue} places wait")
+
+    # --- what a place asks ---
+
+    def claim(self, place: Place) -> PermitT | None:
+        """Take what was offered to a place."""
+        try:
+            with self._lock:
+                if place in self.queue:
+                    self.line.look(place)
+                    self._revoke_dead()  # nobody may have told us: the one in front died with its loop
+                    self._settle()
+                return self._accept(place) if place in self.offered else None
+        finally:
+            self._wake_all(self._see_to_it())
+
+    def withdraw(self, place: Place) -> Wake:
+        """Leave the queue; an offer goes to the next."""
+        self._back.append(place)
+        return self._see_to_it()
+
+    def late(self) -> BulkheadFullError:
+        """Return the rejection of a caller who waited as long as it may."""
+        return BulkheadFullError(
+            f"{self._name}: no permit came free in time: {self._how_full()}, {self.waiting} of {self.max_queue} "
+            "places wait"
+        )
+
+
+class Place:
+    """A place in the queue of a bulkhead: `rank` is its order, `weight` the permits that it needs."""
+
+    __slots__ = ("_gate", "ahead", "offer", "passed", "rank", "spot", "until", "weight")
+
+    def __init__(self, gate: Queued[Any], request: Request, *, rank: float = 0.0, weight: int = 1) -> None:
+        self._gate = gate
+        self.spot = request.spot
+        self.until = request.until
+        self.ahead = gate.waiting
+        self.rank = rank
+        self.weight = weight
+        self.passed = 0  # by lighter calls while it was the first
+        self.offer: Any = None
+
+    def alive(self) -> bool:
+        """Tell whether the waiter could claim an offer."""
+        return self.spot.alive()
+
+    def claim(self, now: float) -> Any:
+        """Take the permit that was offered; None if it is not our turn."""
+        del now
+        return self._gate.claim(self)
+
+    def due(self, now: float) -> float:
+        """Nothing to look for: a release wakes us."""
+        del now
+        return math.inf
+
+    def withdraw(self) -> Wake:
+        """Leave the queue."""
+        return self._gate.withdraw(self)
+
+    def late(self, now: float) -> BulkheadFullError:
+        """Return the rejection of a caller who waited as long as it may."""
+        del now
+        return self._gate.late()

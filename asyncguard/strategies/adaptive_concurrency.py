@@ -1,0 +1,158 @@
+"""`adaptive_concurrency`: as many calls at once as the dependency can take. The slots are in `_machines.adaptive`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
+
+from asyncguard._admission import AdmissionOptions, AdmissionStrategy
+from asyncguard._machines import checks
+from asyncguard._machines.adaptive import Adaptive, AdaptiveRules
+from asyncguard._machines.classify import classify
+from asyncguard._waiting import wake
+from asyncguard.errors import RejectedError
+from asyncguard.events import LimitChanged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+    from datetime import timedelta
+
+    from asyncguard._machines.partitions import PartitionBy
+    from asyncguard._pipeline import Site
+    from asyncguard._runtime.clock import Clock
+    from asyncguard._strategy import Mode
+    from asyncguard.events import Event
+
+__all__ = ["AdaptiveConcurrency", "AdaptiveConcurrencyOptions", "adaptive_concurrency"]
+
+_DROPS = frozenset({"timeout", "throttle"})
+_MOST_LINES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveConcurrencyOptions(AdmissionOptions):
+    """The options of `adaptive_concurrency`."""
+
+    initial: int = 20
+    min_limit: int = 1
+    max_limit: int = 200
+    algorithm: Literal["vegas", "aimd"] = "vegas"
+    max_queue: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        AdmissionOptions.__post_init__(self)
+        checks.integer("min_limit", self.min_limit, least=1)
+        checks.integer("max_limit", self.max_limit, least=self.min_limit)
+        checks.integer("initial", self.initial, least=self.min_limit, most=self.max_limit)
+        checks.one_of("algorithm", self.algorithm, ("vegas", "aimd"))
+        if self.max_queue is not None:
+            checks.integer("max_queue", self.max_queue)
+
+    def rules(self) -> AdaptiveRules:
+        """Return what the machine needs."""
+        return AdaptiveRules(self.initial, self.min_limit, self.max_limit, self.algorithm, self.max_queue)
+
+
+class AdaptiveConcurrency(AdmissionStrategy[AdaptiveConcurrencyOptions, Adaptive]):
+    """As many calls at once as the dependency can take; made by `adaptive_concurrency(...)`."""
+
+    kind: ClassVar[str] = "adaptive_concurrency"
+    shared: ClassVar[frozenset[str]] = frozenset({"initial", "min_limit", "max_limit", "algorithm", "max_queue"})
+
+    def new_gate(self, clock: Clock, partition: str) -> Adaptive:
+        """Build the slots of one partition."""
+        name = f"{self.name}[{partition}]" if partition else self.name
+        return Adaptive(self.options.rules(), name=name, clock=clock.now, random=clock.random)
+
+    def judge(self, error: Exception) -> bool:
+        """Tell whether an error is a drop: a timeout or throttling. Other errors say nothing about load."""
+        return not isinstance(error, RejectedError) and classify(error) in _DROPS
+
+    def reconfigured(self) -> None:
+        """Take the new options; what was learnt is kept as far as they allow, and calls that run keep their slots."""
+        for key, gate in self._keyed():
+            wake(gate.configure(self.options.rules()))
+            self.announce(self.own_site(), gate, "" if key is None else str(key))
+
+    def announce(self, site: Site, gate: Adaptive, partition: str) -> None:
+        """Emit how the limit moved."""
+        while True:
+            try:
+                old, new = gate.news.popleft()
+            except IndexError:  # told, by us or by another thread
+                return
+            self.emit(site, LimitChanged(**self.facts(site, partition), old=old, new=new))
+
+    @property
+    def limit(self) -> int:
+        """How many calls may run at once now; with partitions see `limits`."""
+        return self.core_here().single.limit
+
+    @property
+    def limits(self) -> dict[Hashable, int]:
+        """How many calls may run at once in each partition; empty without partitions."""
+        return {key: gate.limit for key, gate in self.core_here().partitions.items()}
+
+    def _keyed(self) -> Iterator[tuple[Hashable, Adaptive]]:
+        gates = self.core_here()
+        yield None, gates.single
+        yield from gates.partitions.items()
+
+    def describe(self) -> list[str]:
+        """Say what the limit is and how full it is; with partitions, of those with the lowest limits."""
+        gates = self.core_here()
+        if self.options.partition is None and not len(gates.partitions):
+            return [_facts(gates.single)]
+        lowest = sorted(gates.partitions.items(), key=lambda item: item[1].limit)
+        lines = [f"[{key}] {_facts(gate)}" for key, gate in lowest[:_MOST_LINES]]
+        return [*lines, f"{len(lowest)} partitions"]
+
+
+def _facts(gate: Adaptive) -> str:
+    return f"{gate.describe()}; {gate.taken} running, queue {gate.waiting}/{gate.max_queue}"
+
+
+def adaptive_concurrency(
+    *,
+    initial: int = 20,
+    min_limit: int = 1,
+    max_limit: int = 200,
+    algorithm: Literal["vegas", "aimd"] = "vegas",
+    max_queue: int | None = None,
+    max_wait: float | timedelta = 10.0,
+    partition: PartitionBy | None = None,
+    name: str | None = None,
+    mode: Mode = "enforce",
+    on_event: Callable[[Event], object] | None = None,
+) -> AdaptiveConcurrency:
+    """Let as many calls run at once as the dependency can take; the others wait in a queue, first come first served.
+
+    :param initial: calls that may run at once before anything is learnt, per partition and process.
+    :param min_limit: the limit never falls below it.
+    :param max_limit: the limit never rises above it.
+    :param algorithm: "vegas" learns from latencies and from drops (timeouts and throttling), "aimd" from drops alone:
+        for an API that answers 429 long before it becomes slow.
+    :param max_queue: callers that may wait; ten times the limit by default, 0 to wait never.
+    :param max_wait: seconds that a caller waits at most, never past its deadline.
+    :param partition: a callable on the arguments or a ContextVar: each partition (host, model, tenant) has a limit of
+        its own.
+
+    Raises BulkheadFullError if the queue is full or the wait was too long; BlockingWaitError if a sync caller would
+    have to wait on the thread of an event loop. After Netflix' concurrency-limits (VegasLimit, AIMDLimit), with a
+    probe of the drained dependency; see the page for what differs.
+    """
+    return AdaptiveConcurrency(
+        AdaptiveConcurrencyOptions(
+            initial=initial,
+            min_limit=min_limit,
+            max_limit=max_limit,
+            algorithm=algorithm,
+            max_queue=max_queue,
+            max_wait=cast("float", max_wait),
+            partition=partition,
+            name=name,
+            mode=mode,
+            on_event=on_event,
+        )
+    )
