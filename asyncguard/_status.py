@@ -46,6 +46,15 @@ def _facts() -> Iterator[Fact]:
 
 
 async def aclose() -> None:
-    """End everything that runs beside calls: refreshes, background writes, worker threads, store connections."""
+    """End everything that runs beside calls: refreshes, background writes, worker threads, store connections.
+
+    Raises what could not be ended as an ExceptionGroup, when everything else has ended.
+    """
+    failed: list[Exception] = []
     for strategy in strategies():
-        await strategy.aclose()
+        try:
+            await strategy.aclose()
+        except Exception as error:  # noqa: BLE001 - raised below
+            failed.append(error)
+    if failed:
+        raise ExceptionGroup("asyncguard.aclose: some strategies could not end what runs beside calls", failed)

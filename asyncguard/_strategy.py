@@ -210,11 +210,12 @@ class Strategy(Generic[OptionsT, CoreT]):
 
         Raises TypeError for an unknown option and ValueError for a value out of range.
         """
-        options = self._changed(changes)
-        with self._lock:
-            self.options = options
-        self.reconfigured()
-        self.reconsider()
+        with self._special_lock:  # all of it: of two changes at once none may undo the other
+            options = self._changed(changes)
+            with self._lock:
+                self.options = options
+            self.reconfigured()
+            self.reconsider()
 
     @contextlib.contextmanager
     def override(self, **changes: Any) -> Generator[None]:

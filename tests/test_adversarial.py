@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import gc
 import logging
 import threading
@@ -600,3 +601,34 @@ def test_a_deadline_that_is_closed_while_others_fire_is_left_alone():
 
     others = []
     asyncio.run(main())
+
+
+def test_two_changes_at_once_do_not_undo_each_other(monkeypatch):
+    limit = ag.bulkhead(1)
+    alone = []
+    replace = dataclasses.replace
+
+    def watched(options, **changes):
+        alone.append(limit._special_lock._is_owned())
+        return replace(options, **changes)
+
+    monkeypatch.setattr(dataclasses, "replace", watched)
+    monkeypatch.setattr(limit, "reconfigured", lambda: alone.append(limit._special_lock._is_owned()))
+    limit.configure(max_concurrent=2)
+    assert alone == [True, True], "options are read, replaced and put in force in one go"
+
+
+def test_one_strategy_that_cannot_be_closed_keeps_no_other_open(monkeypatch, backend):
+    closed = []
+
+    class Broken(type(ag.bulkhead(1))):
+        async def aclose(self):
+            closed.append(self)
+            raise ConnectionError
+
+    some = [Broken(ag.bulkhead(1).options) for _ in range(3)]
+    monkeypatch.setattr("asyncguard._status.strategies", lambda: some)
+    with pytest.raises(ExceptionGroup) as caught:
+        testing.run(ag.aclose, backend=backend)
+    assert closed == some
+    assert len(caught.value.exceptions) == 3

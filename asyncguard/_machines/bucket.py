@@ -24,7 +24,6 @@ from asyncguard.errors import RateLimitedError
 __all__ = ["Bucket"]
 
 NOBODY: Wake = ()
-_RESERVE = SECOND // 4  # how much later a waiter looks by itself where it counts on being woken
 
 
 class Bucket(Doors):
@@ -86,7 +85,9 @@ class Bucket(Doors):
     @alone
     def _claim(self, place: Reservation, now: float) -> bool:
         # By our own clock as well: a late place was just timed anew from there, which is after the caller read its own.
-        place.claimed = place.slot <= self._tidy() or place.slot / SECOND <= now
+        now_ns = self._tidy()
+        place.table.update(place)
+        place.claimed = place.slot <= now_ns or place.slot / SECOND <= now
         self._tidy()
         return place.claimed
 
@@ -94,9 +95,8 @@ class Bucket(Doors):
     def due(self, place: Reservation) -> float:
         """Return the time of a reservation in seconds."""
         self._tidy()
-        # Where places were timed anew, all timers are wrong: whoever claims wakes the next, and the timer is a reserve.
-        wrong = self._table.moved and self._table.first() is not place
-        place.told = (place.slot + (_RESERVE if wrong else 0)) / SECOND
+        place.table.update(place)
+        place.told = place.slot / SECOND
         return place.told
 
     @alone

@@ -8,7 +8,7 @@ never makes a call fail that the first would have brought home.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from asyncguard._machines.classify import TRANSIENT_KINDS
 from asyncguard.errors import RejectedError
@@ -107,7 +107,7 @@ class Race:
 def leave_note(error: BaseException, text: str) -> None:
     """Put our line on an error, in place of an earlier one: one instance may be raised again and again."""
     notes: object = getattr(error, "__notes__", None)
-    found = cast("list[Any]", notes) if isinstance(notes, list) else []
+    found = cast("list[object]", notes) if isinstance(notes, list) else []
     kept = [note for note in found if not (isinstance(note, str) and note.startswith(PREFIX))]
     # Not `error.add_note`: an exception may be a frozen dataclass, which refuses to be written to.
     BaseException.__setattr__(error, "__notes__", [*kept, PREFIX + text])

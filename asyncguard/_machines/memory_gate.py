@@ -135,7 +135,7 @@ class MemoryGate:
         if permit is not None:
             return permit
         if ticket.hopeless or not self.waits:
-            ticket.withdraw()
+            ticket.wake(ticket.withdraw())
             raise self.refusal(ticket, now)
         return ticket
 

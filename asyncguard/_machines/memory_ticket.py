@@ -98,7 +98,7 @@ class MemoryTicket:
                 gate.waiting += 1
                 ledger.enqueue(self)
                 woken = ledger.settle()
-        self._wake(woken)
+        self.wake(woken)
 
     def taken(self, now: float) -> Reservation | None:
         """Return the reservation that was granted, once; None if there is none (yet)."""
@@ -124,7 +124,7 @@ class MemoryTicket:
         with ledger.lock:
             if self._permit is None and not self._refused:
                 woken = ledger.settle()
-        self._wake(woken)
+        self.wake(woken)
         return self.taken(now)
 
     def due(self, now: float) -> float:
@@ -158,7 +158,8 @@ class MemoryTicket:
             self._gate.waiting -= self._queued
             self._queued = False
 
-    def _wake(self, woken: Wake) -> None:
+    def wake(self, woken: Wake) -> None:
+        """Wake others; who looks for itself needs no waking."""
         for spot in woken:
             if spot is not self.spot:
                 spot.wake()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from asyncguard._machines.line import Line
 from asyncguard.errors import BulkheadFullError
@@ -28,14 +28,15 @@ PermitT = TypeVar("PermitT")
 _SWEEP: Final = 1.0  # seconds between two looks for waiters that are lost: a refusal must not cost one
 
 
-class Asker(Protocol):
-    """Who asks, as the `owner` of a request; None tells nothing."""
+class Asker:
+    """Who asks, as the `owner` of a request; a strategy that knows more about its callers extends it."""
 
-    @property
-    def priority(self) -> float: ...
+    priority: float = 0.0
+
     def inside(self, gate: Any) -> bool:
-        """Tell whether it asks from inside a call that holds a permit of `gate`. Called outside of the lock."""
-        ...
+        """Tell whether it asks from inside of a call that holds a permit of `gate`. Called outside of the lock."""
+        del gate
+        return False
 
 
 class Queued(Generic[PermitT]):
@@ -95,14 +96,20 @@ class Queued(Generic[PermitT]):
             self._refuse_to_wait_for_itself(given, request.owner)
         return given
 
-    def _refuse_to_wait_for_itself(self, place: Place, asker: Any) -> None:
-        if asker is None or place.offer is not None or not asker.inside(self):
+    def _refuse_to_wait_for_itself(self, place: Place, asker: object) -> None:
+        if not isinstance(asker, Asker) or place.offer is not None:
             return
-        self._wake_all(self.withdraw(place))
-        raise BulkheadFullError(
-            f"{self._name}: {self._how_full()}, and this call is made from inside of a call that holds one: it would "
-            "wait for itself; call what it wraps there (fn.__wrapped__), or guard only the innermost function"
-        )
+        inside = True
+        try:
+            inside = asker.inside(self)
+        finally:
+            if inside:
+                self._wake_all(self.withdraw(place))
+        if inside:
+            raise BulkheadFullError(
+                f"{self._name}: {self._how_full()}, and this call is made from inside of a call that holds one: it "
+                "would wait for itself; call what it wraps there (fn.__wrapped__), or guard only the innermost function"
+            )
 
     def succeeded(self, permit: PermitT, elapsed: float) -> Wake:
         """Say nothing: a bulkhead does not look at outcomes."""

@@ -23,12 +23,13 @@ Tats = list[int]
 class Place:
     """A place for `costs`, one per rate. From `slot` on it may be claimed; `before` is where the rates stood."""
 
-    __slots__ = ("before", "claimed", "costs", "gone", "number", "slot", "spot")
+    __slots__ = ("before", "claimed", "costs", "gone", "mark", "number", "slot", "spot")
 
     def __init__(self, costs: Sequence[float], spot: Spot) -> None:
         self.costs = costs
         self.spot = spot
         self.before: Tats = []
+        self.mark = 0  # how much of `Timetable._late` is in `before` and `slot` already
         self.slot = 0
         self.number = 0
         self.claimed = False
@@ -42,15 +43,15 @@ class Place:
 class Timetable:
     """The places of one set of rates. Those that were claimed stay in the queue while somebody waits before them."""
 
-    __slots__ = ("_arrivals", "_base", "_from", "lines", "moved", "queue")
+    __slots__ = ("_arrivals", "_base", "_from", "_later", "lines", "queue")
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self.lines = lines
         self.queue: deque[Place] = deque()
-        self.moved = False  # whether those who wait now were late and moved back
         self._arrivals = 0
         self._base: Tats | None = None  # what is behind number `_from` has to be timed anew, from here on
         self._from = 0
+        self._later = 0  # by how much everybody who waited was put off so far, in the units of the only line
 
     def earliest(self, costs: Sequence[float], now: int) -> int:
         """Return the time at which a newcomer may start."""
@@ -59,13 +60,14 @@ class Timetable:
     def add(self, place: Place, slot: int) -> None:
         """Put a newcomer at the end; one that starts at once needs no place unless somebody waits."""
         self._arrivals += 1
-        place.number, place.slot, place.before = self._arrivals, slot, self._tats()
+        place.number, place.slot, place.before, place.mark = self._arrivals, slot, self._tats(), self._later
         self._set(self._after(place.before, place.costs, slot))
         if self.queue or not place.claimed:
             self.queue.append(place)
 
     def leave(self, place: Place) -> None:
         """Take back a place that was not claimed."""
+        self.update(place)
         place.gone = True
         if self._base is None or place.number < self._from:
             self._base, self._from = place.before, place.number
@@ -81,7 +83,18 @@ class Timetable:
     def front(self) -> Tats:
         """Return where the rates stand without those who wait."""
         first = self.first()
-        return self._tats() if first is None else first.before
+        if first is None:
+            return self._tats()
+        self.update(first)
+        return first.before
+
+    def update(self, place: Place) -> None:
+        """Take over by how much everybody was put off since the last look at this place."""
+        later, place.mark = self._later - place.mark, self._later
+        if later:
+            place.before = [tat + later for tat in place.before]
+            if not place.claimed:
+                place.slot = max(place.slot, self._opens(place.before, place.costs))
 
     def move(self, tats: Tats) -> None:
         """Let the rates stand elsewhere, and everybody who waits behind."""
@@ -102,21 +115,33 @@ class Timetable:
         while first is not None and not first.spot.alive():  # its event loop is gone
             self.leave(first)
             first = self.first()
-        if first is None:
-            self.moved = False
-        elif (self._base is None or first.number < self._from) and self._overdue(first, now):
-            self._base, self._from = first.before, first.number - 1
-            self.moved = True
+        if first is not None and (self._base is None or first.number < self._from):
+            self.update(first)
+            if self._overdue(first, now):
+                self._late(first, now)
         if self._base is not None:
             self._time_anew(self._base, now)
             self._base = None
         while self.queue and not self.queue[0].waits():
             self.queue.popleft()
 
+    def _late(self, first: Place, now: int) -> None:
+        """Time everybody anew from the first on, who did not come in time."""
+        if len(self.lines) > 1 or self._base is not None:
+            self._base, self._from = first.before, first.number - 1
+            return
+        # With one line that puts everybody off by the same: noted here, and taken over when they look.
+        before = self._after(first.before, first.costs, first.slot)
+        first.slot = now
+        later = self._after(first.before, first.costs, now)[0] - before[0]
+        self._later += later
+        first.mark = self._later
+        self._set([tat + later for tat in self._tats()])
+
     def _time_anew(self, tats: Tats, now: int) -> None:
         for place in self.queue:
             if place.number > self._from and not place.gone:
-                place.before = tats
+                place.before, place.mark = tats, self._later
                 if not place.claimed:
                     place.slot = max(now, self._opens(tats, place.costs))
                 tats = self._after(tats, place.costs, place.slot)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncguard._machines.queued import Place, Queued
+from asyncguard._machines.queued import Asker, Place, Queued
 
 if TYPE_CHECKING:
     from asyncguard._machines.gate import Request, Wake
@@ -101,7 +101,7 @@ class WeightedSlots(Queued[Share]):
         if self._fits(weight) and self.line.first() is None:
             return self._share(weight)
         now = self._clock()
-        priority = 0.0 if request.owner is None else request.owner.priority  # type: ignore[attr-defined]
+        priority = request.owner.priority if isinstance(request.owner, Asker) else 0.0
         place = Place(self, request, rank=now - AGING * priority, weight=weight)
         return self._queue_up(place, now)
 

@@ -132,8 +132,7 @@ class ValidateInput(Strategy[ValidateInputOptions, None]):
 
     def _at_call(self, fn: Call, site: Site) -> Call:
         if self.options.returns is not NOTHING or self.options.fallback is not NOTHING:
-            message = f"validate_input on the generator {site.name} takes no returns= and no fallback="
-            raise TypeError(message)
+            raise TypeError(f"validate_input on the generator {site.name} takes no returns= and no fallback=")
         strategy, checks = self, Checks(self, site.function)
 
         def checked(*args: Any, **kwargs: Any) -> Any:

@@ -166,7 +166,7 @@ class Report:
 
 
 class _Harmless:
-    """Around telemetry, which must never change a call. Says once a minute that it fails, and is not silent either."""
+    """Around telemetry: a failure in it never changes a call, and is said once a minute."""
 
     __slots__ = ("_place",)
 

@@ -161,6 +161,19 @@ def test_only_one_call_is_forced_in_at_a_time() -> None:
     assert second.claim(bench.now).forced
 
 
+def test_a_call_that_is_refused_lets_in_whom_its_reading_makes_room_for_and_wakes_them() -> None:
+    bench = Bench(used=107)
+    gate = bench.gate(None)
+    bench.enter(gate, 205)
+    ticket = bench.wait(gate, 589)
+    bench.use(0)
+    with pytest.raises(MemoryPressureError):
+        bench.ask(gate, 901)  # its look shows that another program has given 107 back
+    assert ticket.spot.woken == 1
+    assert bench.ledger.standing() == (794, 2)
+    assert ticket.claim(bench.now) is not None
+
+
 @pytest.mark.parametrize("waits", [True, False])
 def test_a_call_that_can_never_fit_is_refused_at_once(waits: bool) -> None:
     bench = Bench(used=100)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -13,7 +15,12 @@ from asyncguard._machines.ledger import FRESH, MOST_PASSES, SLICE, Reservation
 from asyncguard._machines.levels import Level
 from asyncguard._machines.memory_ticket import MemoryTicket
 from asyncguard.errors import MemoryPressureError
-from tests.machines.memory_bench import Bench, empty
+from tests.machines.memory_bench import Bench, Spot, empty
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asyncguard._machines.gate import Spot as Parked
 
 LIMITS = (1000, 1500)
 THRESHOLD, RESUME = 0.9, 0.8
@@ -144,6 +151,12 @@ class Model:
             self.settle()
 
 
+def wake(spots: Iterable[Parked]) -> None:
+    """Do what the driver does with those whom it is to wake."""
+    for spot in spots:
+        spot.wake()
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Calls come (also inside of others), end, are cancelled; other programs use memory and give it back."""
 
@@ -173,17 +186,18 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(need=st.integers(901, 5000))
     def arrive_with_what_never_fits(self, need: int) -> None:
-        self.model.look(anew=True)
         with pytest.raises(MemoryPressureError) as caught:
             self.bench.ask(self.gate, need)
         assert caught.value.permanent
+        self.model.look(anew=True)
+        self.model.settle()  # its look may have shown that others fit
 
     @precondition(lambda self: self.running())
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
         call = data.draw(st.sampled_from(self.running()))
         assert call.permit is not None
-        self.gate.release(call.permit)
+        wake(self.gate.release(call.permit))
         call.permit = None
         self.model.end(call)
 
@@ -192,7 +206,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         call = data.draw(st.sampled_from(self.waiting()))
         assert call.ticket is not None
-        call.ticket.withdraw()
+        wake(call.ticket.withdraw())
         call.ticket = None
         self.model.cancel(call)
 
@@ -221,7 +235,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def somebody_takes_a_reading(self) -> None:
         self.bench.ledger.look(self.bench.now)
         self.model.look(anew=False)
-        self.bench.ledger.relieve(0)
+        wake(self.bench.ledger.relieve(0))
         self.model.settle()
 
     @invariant()
@@ -242,6 +256,16 @@ class LedgerMachine(RuleBasedStateMachine):
     def somebody_goes_on_while_somebody_waits(self) -> None:
         if hasattr(self, "bench") and self.model.queue():
             assert self.model.others(self.model.queue()[0]) > 0
+
+    @invariant()
+    def whoever_was_let_in_was_woken(self) -> None:
+        for call in self.waiting() if hasattr(self, "bench") else ():
+            assert call.ticket is not None
+            assert isinstance(call.ticket.spot, Spot)
+            if call.state == "waits":
+                call.ticket.spot.woken = 0  # it looks, finds nothing and sleeps again
+            else:
+                assert call.ticket.spot.woken
 
     def teardown(self) -> None:
         if not hasattr(self, "bench"):

@@ -147,4 +147,7 @@ def test_an_unknown_option_is_refused(kind):
 @pytest.mark.parametrize("kind", MAKE)
 def test_what_is_made_has_the_name_and_the_options_that_were_given(kind):
     strategy = MAKE[kind](name="mine", mode="observe")
-    assert (strategy.name, strategy.options.mode, strategy.kind) == ("mine", "observe", kind)
+    # The name of a monitor is that of the monitored call: it names the pipeline.
+    name = "monitor" if kind == "monitor" else "mine"
+    assert (strategy.name, strategy.options.name) == (name, "mine")
+    assert (strategy.options.mode, strategy.kind) == ("observe", kind)

@@ -70,7 +70,7 @@ def decorators(result: Result) -> list[tuple[str, str]]:
     journal = result.journal
     return [
         ("retry", _retry(journal)),
-        ("timeout", f"{len(said(journal, events.CallTimedOut))} calls cut off that would have hung"),
+        ("timeout", f"{counted(len(said(journal, events.CallTimedOut)), 'call')} cut off that would have hung"),
         ("circuit_breaker", _circuit(journal)),
         ("validate_input", f"{len(said(journal, events.InputRejected))} answers refused that were not finite numbers"),
         ("cache_items", _cache(journal, "embed", "texts")),
@@ -89,13 +89,13 @@ def _retry(journal: Journal) -> str:
         f"{count} {WORDS.get(kind, kind)}" for kind, count in Counter(event.kind for event in again).most_common()
     )
     gave_up = len(said(journal, events.RetryGaveUp))
-    return f"{len(again)} attempts repeated ({kinds or 'none'}), {gave_up} calls given up"
+    return f"{counted(len(again), 'attempt')} repeated ({kinds or 'none'}), {counted(gave_up, 'call')} given up"
 
 
 def _circuit(journal: Journal) -> str:
     opened = len(said(journal, events.CircuitOpened))
     away = sum(event.reason == "open" for event in said(journal, events.CallRejected))
-    return f"opened {opened} times, kept {away} calls away from a service that was down"
+    return f"opened {counted(opened, 'time')}, kept {counted(away, 'call')} away from a service that was down"
 
 
 def _cache(journal: Journal, function: str, what: str) -> str:
@@ -105,7 +105,7 @@ def _cache(journal: Journal, function: str, what: str) -> str:
 
 def _queued(journal: Journal, strategy: str) -> str:
     waits = [event.waited for event in said(journal, events.CallAdmitted) if strategy in event.strategy]
-    return f"{len(waits)} calls waited for their turn, {percentile(waits, 0.5) * 1000:.0f} ms in the middle"
+    return f"{counted(len(waits), 'call')} waited for their turn, {percentile(waits, 0.5) * 1000:.0f} ms in the median"
 
 
 def _memory(journal: Journal) -> str:

@@ -1,0 +1,345 @@
+"""`chaos`: faults on purpose, at a seeded rate, so that it is seen that what stands around the call deals with them.
+
+It stands in for a function that misbehaves, next to it, and does nothing unless it is enabled. After Polly's chaos
+strategies, which came from Simmy, and Netflix' fault injection.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
+
+from asyncguard import events
+from asyncguard._machines import checks
+from asyncguard._runtime import clock as clocks
+from asyncguard._runtime import dispatch, generators
+from asyncguard._runtime.cancelling import cancel_here
+from asyncguard._strategy import Options, Transparent
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from asyncguard._pipeline import Site
+    from asyncguard._runtime.clock import Clock
+    from asyncguard._strategy import Mode
+    from asyncguard.events import Event
+
+    Call = Callable[..., Any]
+
+Seconds = float | tuple[float, float]
+Failure = Exception | type[Exception] | Callable[[], Exception]
+Fault = Literal["latency", "error", "result", "cancellation"]
+
+ENABLED: Final = 16  # a bit of `special`: without it the driver only calls
+NOTE: Final = "asyncguard.chaos: injected"
+
+
+class _Untouched:
+    """The default of `result`: None is a result like any other."""
+
+    def __repr__(self) -> str:
+        return "UNTOUCHED"
+
+    def __reduce__(self) -> str:
+        return "UNTOUCHED"
+
+
+UNTOUCHED: Final = _Untouched()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChaosOptions(Options):
+    """The options of `chaos`, durations in seconds."""
+
+    rate: float
+    latency: Seconds | None = None
+    error: Failure | None = None
+    result: Any = UNTOUCHED
+    cancel: bool = False
+    enabled: bool | Callable[[], bool] | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        Options.__post_init__(self)
+        checks.fraction("rate", self.rate)
+        checks.boolean("cancel", self.cancel)
+        if self.latency is not None:
+            self.set("latency", _seconds(self.latency))
+        if self.error is not None:
+            _failure(self.error)
+        if self.enabled is not None and not isinstance(self.enabled, bool):
+            checks.function("enabled", self.enabled)
+        if self.seed is not None:
+            checks.integer("seed", self.seed)
+        if not self.faults:
+            raise ValueError("chaos needs something to inject: at least one of latency=, error=, result=, cancel=True")
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Which faults there are, each as likely as the others."""
+        there: dict[Fault, bool] = {
+            "latency": self.latency is not None,
+            "error": self.error is not None,
+            "result": self.result is not UNTOUCHED,
+            "cancellation": self.cancel,
+        }
+        return tuple(fault for fault, given in there.items() if given)
+
+
+def _seconds(value: Any) -> Seconds:
+    if not isinstance(value, tuple):
+        return checks.duration("latency", value)
+    if len(cast("tuple[object, ...]", value)) != 2:  # noqa: PLR2004 - a range has two ends
+        raise checks.fail("latency", value, "seconds, or a pair (least, most) of them")  # pyright: ignore[reportUnknownArgumentType]
+    least = checks.duration("latency", value[0])
+    return least, checks.duration("latency", value[1], least=least)
+
+
+def _failure(value: Any) -> Exception:
+    """Return a new error from an `error=` option; TypeError if there is none to be had."""
+    if isinstance(value, Exception):
+        return value.with_traceback(None)  # raised again and again, it would carry all the ways it went
+    if isinstance(value, type):
+        checks.errors("error", value)
+        try:
+            error = value("injected by chaos")
+        except TypeError:
+            text = "an exception class that takes a message (else give an instance, or a function that makes one)"
+            raise checks.wrong_type("error", value, text) from None
+        return cast("Exception", error)
+    if isinstance(value, BaseException) or not callable(value):
+        raise checks.wrong_type("error", value, "an Exception, a class of it, or a function that makes one")
+    checks.plain("error", value)
+    return _made(value)
+
+
+def _made(value: Callable[[], Exception]) -> Exception:
+    error: object = value()
+    if not isinstance(error, Exception):
+        raise checks.wrong_type("what error= makes", error, "an Exception")
+    return error
+
+
+class Chaos(Transparent[ChaosOptions, Callable[[], float]]):
+    """Injects faults at a rate."""
+
+    kind: ClassVar[str] = "chaos"
+    shared: ClassVar[frozenset[str]] = frozenset({"seed"})
+
+    def new_core(self, clock: Clock) -> Callable[[], float]:
+        """Return the source of random numbers; with a seed, each clock has the sequence from its start."""
+        seed = self.options.seed
+        return clock.random if seed is None else random.Random(seed).random
+
+    def reconfigured(self) -> None:
+        """Begin the sequence anew."""
+        self.core = self.new_core(clocks.REAL)
+
+    def _set_special(self) -> None:
+        super()._set_special()
+        if _enabled(self.options.enabled) is not False:
+            self.special |= ENABLED
+
+    # --- drivers ---
+
+    def wrap_async(self, fn: Call, site: Site) -> Call:
+        """Wrap a coroutine function."""
+        strategy = self
+
+        async def shaken(*args: Any, **kwargs: Any) -> Any:
+            fault = strategy.draw(site) if strategy.special else None
+            if fault is None:
+                return await fn(*args, **kwargs)
+            await strategy.strike(fault)
+            if fault != "result":
+                return await fn(*args, **kwargs)
+            result = strategy.live().result
+            return result(await fn(*args, **kwargs)) if callable(result) else result
+
+        return shaken
+
+    def wrap_sync(self, fn: Call, site: Site) -> Call:
+        """Wrap a plain function."""
+        strategy = self
+        self._refuse_to_cancel(site)
+
+        def shaken(*args: Any, **kwargs: Any) -> Any:
+            fault = strategy.draw(site) if strategy.special else None
+            if fault is None:
+                return fn(*args, **kwargs)
+            strategy.strike_sync(fault)
+            if fault != "result":
+                return fn(*args, **kwargs)
+            result = strategy.live().result
+            return result(fn(*args, **kwargs)) if callable(result) else result
+
+        return shaken
+
+    def wrap_async_generator(self, fn: Call, site: Site) -> Call:
+        """Wrap an iteration: its fault comes before the first item."""
+        self._refuse_to_replace(site, "an async generator")
+        return generators.bracket_async(functools.partial(_opened, self, site), fn)
+
+    def wrap_generator(self, fn: Call, site: Site) -> Call:
+        """Wrap an iteration: its fault comes before the first item."""
+        self._refuse_to_replace(site, "a generator")
+        self._refuse_to_cancel(site)
+        return generators.bracket_sync(functools.partial(_opened_sync, self, site), fn)
+
+    def _refuse_to_cancel(self, site: Site) -> None:
+        if self.options.cancel:
+            raise TypeError(f"cancel=True needs a task to cancel, and {site.name} is not async")
+
+    def _refuse_to_replace(self, site: Site, what: str) -> None:
+        if self.options.result is not UNTOUCHED:
+            raise TypeError(f"result= stands in for one result, and {site.name} is {what} function")
+
+    # --- what happens ---
+
+    def draw(self, site: Site) -> Fault | None:
+        """Return the fault that this call gets, and report it; None for most."""
+        options, mode = self.live(), self.mode_at(site)
+        if mode == "off" or not _wanted(self, options.enabled):
+            return None
+        chance = self.core_here()()
+        if chance >= options.rate:
+            return None
+        fault = options.faults[int(chance / options.rate * len(options.faults))]
+        self.emit(site, events.ChaosInjected(**self.facts(site), fault=fault))
+        return None if mode == "observe" else fault
+
+    async def strike(self, fault: Fault) -> None:
+        """Let a fault happen in front of an async function."""
+        if fault == "latency":
+            await clocks.current().sleep(self._pause())
+        elif fault == "cancellation":
+            await cancel_here()
+        self._fail(fault)
+
+    def strike_sync(self, fault: Fault) -> None:
+        """Let a fault happen in front of a plain function."""
+        if fault == "latency":
+            clocks.current().sleep_sync(self._pause())
+        self._fail(fault)
+
+    def _pause(self) -> float:
+        latency = self.live().latency
+        if not isinstance(latency, tuple):
+            return latency or 0.0
+        least, most = latency
+        return least + (most - least) * self.core_here()()
+
+    def _fail(self, fault: Fault) -> None:
+        if fault == "error":
+            error = _failure(self.live().error)
+            if NOTE not in getattr(error, "__notes__", ()):
+                error.add_note(NOTE)
+            raise error
+
+    def describe(self) -> list[str]:
+        """Say whether it is on."""
+        options = self.options
+        if not self.special & ENABLED:
+            return ["disabled"]
+        return [f"ENABLED: {', '.join(options.faults)} in {options.rate:.2%} of the calls"]
+
+
+def _enabled(option: bool | Callable[[], bool] | None) -> bool | Callable[[], bool]:  # noqa: FBT001 - an option
+    """Return what `enabled` says, or the environment in its place."""
+    return os.environ.get("ASYNCGUARD_CHAOS") == "1" if option is None else option
+
+
+def _wanted(strategy: Chaos, option: bool | Callable[[], bool] | None) -> bool:  # noqa: FBT001 - an option
+    """Tell whether it is enabled right now; a flag that cannot be read enables nothing."""
+    enabled = _enabled(option)
+    if isinstance(enabled, bool):
+        return enabled
+    try:
+        return enabled() is True
+    except Exception as error:  # noqa: BLE001 - whatever the user's enabled= raised
+        dispatch.complain(strategy, error, "asyncguard: %s could not ask whether it is enabled, and is not", strategy.name)
+        return False
+
+
+class _Nothing:
+    """Surrounds nothing: the fault, if any, has happened."""
+
+    def step(self) -> Any:
+        return _NO_STEP
+
+    def close(self, error: BaseException | None) -> None:
+        del error
+
+
+class _NoStep:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+_NO_STEP = _NoStep()
+
+
+async def _opened(strategy: Chaos, site: Site, args: Any, kwargs: Any) -> _Nothing:
+    del args, kwargs
+    fault = strategy.draw(site) if strategy.special else None
+    if fault is not None:
+        await strategy.strike(fault)
+    return _Nothing()
+
+
+def _opened_sync(strategy: Chaos, site: Site, args: Any, kwargs: Any) -> _Nothing:
+    del args, kwargs
+    fault = strategy.draw(site) if strategy.special else None
+    if fault is not None:
+        strategy.strike_sync(fault)
+    return _Nothing()
+
+
+def chaos(
+    rate: float,
+    *,
+    latency: float | timedelta | tuple[float | timedelta, float | timedelta] | None = None,
+    error: Failure | None = None,
+    result: Any = UNTOUCHED,
+    cancel: bool = False,
+    enabled: bool | Callable[[], bool] | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+    mode: Mode = "enforce",
+    on_event: Callable[[Event], object] | None = None,
+) -> Chaos:
+    """Inject faults into a share of the calls; nothing at all unless it is enabled.
+
+    With several faults each is as likely as the others; for several at once, or at different rates, use several.
+
+    :param rate: the share of calls that get a fault, 0..1.
+    :param latency: seconds that the call takes longer, or a pair (least, most).
+    :param error: raised in place of the call: an Exception, a class of it, or a function without arguments that makes
+        one.
+    :param result: returned in place of the call; a callable gets the real result and returns what the caller sees.
+    :param cancel: cancel the task that makes the call (asyncio), as its caller would.
+    :param enabled: True, False, or a function that is asked at each call; by default the environment decides:
+        ASYNCGUARD_CHAOS=1.
+    :param seed: of the random numbers, so that the same calls get the same faults.
+
+    Raises nothing of its own.
+    """
+    return Chaos(
+        ChaosOptions(
+            rate=rate,
+            latency=cast("Seconds | None", latency),
+            error=error,
+            result=result,
+            cancel=cancel,
+            enabled=enabled,
+            seed=seed,
+            name=name,
+            mode=mode,
+            on_event=on_event,
+        )
+    )
