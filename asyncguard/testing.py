@@ -4,6 +4,8 @@
 that a test of a thirty-second back-off takes a millisecond. `virtual_clock()` does the same for sync code, and makes
 asyncguard's own sleeps instant inside a test that already has a loop. Under a virtual clock every strategy has a state
 of its own, so that a breaker never sees two clocks and parallel tests do not disturb each other.
+
+`record_events()` collects what happened, and can be asked about it.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ import random
 import selectors
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from asyncguard import events
 from asyncguard._runtime import clock as clocks
+from asyncguard._runtime import dispatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
 T = TypeVar("T")
 
-__all__ = ["Recorded", "VirtualClock", "record_events", "run", "virtual_clock"]
+__all__ = ["Recorded", "VirtualClock", "forced_open", "record_events", "run", "virtual_clock"]
 
 
 class VirtualClock:
@@ -112,13 +116,29 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return the virtual time in seconds."""
         return self.virtual.now()
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's own
+        """Wait for worker threads as long as it takes: the clock would jump to the end of a `timeout`."""
+        del timeout
+        await super().shutdown_default_executor()
 
-def run(main: Callable[[], Awaitable[T]], *, backend: Literal["asyncio", "trio"] = "asyncio", seed: int = 0) -> T:
-    """Run `await main()` on virtual time and return its result. Every sleep in it is instant, the user's own too."""
+
+def run(
+    main: Callable[[], Awaitable[T]],
+    *,
+    backend: Literal["asyncio", "trio"] = "asyncio",
+    seed: int = 0,
+    clock: VirtualClock | None = None,
+) -> T:
+    """Run `await main()` on virtual time and return its result. Every sleep in it is instant, the user's own too.
+
+    `clock` is one from `virtual_clock()`, to go on with the time and the state of the block around; trio has its own.
+    """
     if backend == "trio":
+        if clock is not None:
+            raise TypeError('clock= is for asyncio; on trio, run(main, backend="trio") makes a clock of its own')
         return _run_trio(main, seed)
-    clock = VirtualClock(seed=seed)
-    with _in_force(clock), asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+    own = VirtualClock(seed=seed) if clock is None else clock
+    with _in_force(own), asyncio.Runner(loop_factory=lambda: VirtualLoop(own)) as runner:
         return runner.run(_coroutine(main))
 
 
@@ -158,19 +178,61 @@ def _in_force(clock: VirtualClock) -> Generator[None]:
 class Recorded(list[Any]):
     """Events in the order in which they came."""
 
-    def of(self, kind: type[T]) -> list[T]:
-        """Return the events of one class."""
-        return [event for event in self if isinstance(event, kind)]
+    def of(self, kind: type[T], **facts: object) -> list[T]:
+        """Return the events of one class, with these facts."""
+        return [event for event in self if isinstance(event, kind) and _has(event, facts)]
+
+    def assert_happened(self, kind: type[Any], *, times: int | None = None, **facts: object) -> None:
+        """Assert that events of a class, with these facts, happened: exactly `times`, or at least once."""
+        found = len(self.of(kind, **facts))
+        if found == times or (times is None and found):
+            return
+        wanted = "at least 1" if times is None else str(times)
+        given = ", ".join(f"{name}={value!r}" for name, value in facts.items())
+        raise AssertionError(f"expected {wanted} {kind.__name__}({given}), got {found}; {self._in_words()}")
+
+    def assert_attempts(self, attempts: int, **facts: object) -> None:
+        """Assert how often the call was tried, 1 without a retry; of several calls, the one that was most often."""
+        found = max((event.attempt for event in self.of(events.AttemptStarted, **facts)), default=1)
+        if found != attempts:
+            raise AssertionError(f"expected {attempts} attempts, got {found}; {self._in_words()}")
+
+    def assert_opened(self, times: int | None = None, **facts: object) -> None:
+        """Assert that a circuit opened: exactly `times`, or at least once."""
+        self.assert_happened(events.CircuitOpened, times=times, **facts)
+
+    def _in_words(self) -> str:
+        return "what happened:" + "".join(f"\n  {event}" for event in self) if self else "nothing happened"
+
+
+def _has(event: object, facts: dict[str, object]) -> bool:
+    missing = object()
+    return all(getattr(event, name, missing) == value for name, value in facts.items())
 
 
 @contextlib.contextmanager
 def record_events() -> Generator[Recorded]:
     """Collect every event that is emitted in the process during the block."""
-    from asyncguard._runtime import dispatch
-
     recorded = Recorded()
     end = dispatch.subscribe(recorded.append)
     try:
         yield recorded
     finally:
         end()
+
+
+class _Breaker(Protocol):
+    def force_open(self) -> None: ...
+    def reset(self) -> None: ...
+
+
+@contextlib.contextmanager
+def forced_open(*breakers: _Breaker) -> Generator[None]:
+    """Keep circuit breakers open for the block; after it they are closed and have forgotten what they counted."""
+    try:
+        for breaker in breakers:
+            breaker.force_open()
+        yield
+    finally:
+        for breaker in breakers:
+            breaker.reset()

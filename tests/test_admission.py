@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import random
 import threading
@@ -20,6 +21,18 @@ from asyncguard._runtime import holds
 
 async def nap(seconds):
     await clocks.library_sleep(seconds)
+
+
+@contextlib.contextmanager
+def taken(limit):
+    """A permit that somebody else holds: a caller inside of its own permit would not even wait."""
+    gate = limit.core_here().single
+    permit = gate.take()
+    try:
+        yield
+    finally:
+        for spot in gate.release(permit):
+            spot.wake()
 
 
 def test_waiters_get_in_as_slots_come_free(backend):
@@ -56,7 +69,7 @@ def test_a_wait_ends_at_max_wait_with_the_numbers(backend):
     limit = ag.bulkhead(1, max_wait=2, name="embedder")
 
     async def main():
-        async with limit.permit():
+        with taken(limit):
             start = clocks.current().now()
             with pytest.raises(ag.BulkheadFullError, match="embedder: no permit came free in time") as caught:
                 async with limit.permit():
@@ -72,7 +85,7 @@ def test_a_wait_ends_at_the_deadline_if_that_is_earlier(backend):
     limit = ag.bulkhead(1, max_wait=60)
 
     async def main():
-        async with limit.permit():
+        with taken(limit):
             start = clocks.current().now()
             with pytest.raises((ag.BulkheadFullError, ag.CallTimeoutError)), ag.deadline(3):
                 async with limit.permit():
@@ -152,9 +165,8 @@ def test_a_sync_caller_on_the_thread_of_a_loop_gets_an_error_and_no_deadlock(bac
 
     async def main():
         # On real time: on a virtual clock waiting is instant and blocks nothing.
-        async with limit.permit():
-            with pytest.raises(ag.BlockingWaitError, match="would block the event loop"), limit.permit():
-                """Never."""
+        with taken(limit), pytest.raises(ag.BlockingWaitError, match="would block the event loop"), limit.permit():
+            """Never."""
 
     if backend == "asyncio":
         asyncio.run(main())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncguard._machines.gate import Request, Wake
-    from asyncguard._machines.slots import Place
+    from asyncguard._machines.place import Place
     from asyncguard.errors import BulkheadFullError
 
 __all__ = ["Adaptive", "AdaptiveRules", "Window"]
@@ -116,11 +116,13 @@ class Adaptive(Slots):
     def succeeded(self, permit: int, elapsed: float) -> Wake:
         """Learn from a call that returned after `elapsed` seconds."""
         del permit
-        now, window, used = self._clock(), self._window, self.taken
+        now, window = self._clock(), self._window
+        samples, used = window.samples, self.size + self._surplus - len(self.free)
         if elapsed >= _NO_WORK and now - elapsed >= self._epoch:
-            window.samples.append(elapsed)
-        window.used = max(window.used, used)
-        return self._look(window, now)
+            samples.append(elapsed)
+        if used > window.used:  # noqa: PLR1730 - a call of max() costs more than the rest of the line
+            window.used = used
+        return _NOBODY if len(samples) < window.wanted and now < window.closes else self._look(window, now)
 
     def failed(self, permit: int, elapsed: float, error: Exception) -> Wake:
         """Learn from a drop: a call that ran out of time or was throttled after `elapsed` seconds."""

@@ -140,10 +140,12 @@ class Flights:
         if error is None:
             raise RuntimeError(f"the flight is {flight.state.value} and has no answer left")
         Flights.let_go(flight)
+        context = error.__context__
         try:
             raise error.with_traceback(traceback)
         finally:
-            del error, traceback, flight  # the error refers to this frame
+            error.__context__ = context  # not what this caller was handling: the others have the same error
+            del error, traceback, context, flight  # the error refers to this frame
 
     @staticmethod
     def let_go(flight: Flight) -> None:

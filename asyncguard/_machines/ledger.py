@@ -112,7 +112,7 @@ class Ledger:
         self._stalled = 0  # running, but only waiting for a call inside that waits here
         self._clean_at = -1
         self.measuring: Reservation | None = None
-        self.queue: dict[Waiter, None] = {}
+        self.queue: dict[Waiter, bool] = {}  # True: the calls around it only wait for it
         self._changed = True  # since the queue was last gone through
 
     def after_fork(self) -> None:
@@ -283,16 +283,15 @@ class Ledger:
 
     # --- the queue, all under the lock ---
 
-    def enqueue(self, waiter: Waiter) -> None:
-        """Put a caller at the end of the queue; the calls around it only wait for it now."""
-        self.queue[waiter] = None
-        self._mark(waiter, 1)
+    def enqueue(self, waiter: Waiter, *, stays: bool = True) -> None:
+        """Put a caller at the end of the queue; if it stays there, the calls around it only wait for it now."""
+        self.queue[waiter] = stays
+        self._mark(waiter, int(stays))
 
     def leave(self, waiter: Waiter) -> None:
         """Take a caller out of the queue, if it is there."""
         if waiter in self.queue:
-            del self.queue[waiter]
-            self._mark(waiter, -1)
+            self._mark(waiter, -int(self.queue.pop(waiter)))
 
     def _mark(self, waiter: Waiter, step: int) -> None:
         self._changed = True

@@ -8,7 +8,7 @@ latencies that vary the limit shrinks to a fraction: we go an eighth of the way.
 
 AIMD is the rule of TCP Reno (AIMDLimit): it ignores latency and gives way to drops only.
 
-Gradient2 is not here: in the same simulation it runs away to its maximum.
+Gradient2 is not here: under steady load it drifts to its maximum (issues 134 and 141 of concurrency-limits).
 """
 
 from __future__ import annotations

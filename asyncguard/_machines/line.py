@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from asyncguard._machines.gate import Spot
-    from asyncguard._machines.queued import Place
+    from asyncguard._machines.place import Place
 
 _FEW: Final = 64  # entries of places that were left may lie about
 

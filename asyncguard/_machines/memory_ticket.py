@@ -96,7 +96,7 @@ class MemoryTicket:
                 self.ahead = len(ledger.queue)
                 self._queued = True
                 gate.waiting += 1
-                ledger.enqueue(self)
+                ledger.enqueue(self, stays=gate.waits)
                 woken = ledger.settle()
         self.wake(woken)
 

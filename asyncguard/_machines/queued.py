@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from asyncguard._machines.line import Line
+from asyncguard._machines.place import Place
 from asyncguard.errors import BulkheadFullError
 
 if TYPE_CHECKING:
@@ -236,42 +237,3 @@ class Queued(Generic[PermitT]):
             f"{self._name}: no permit came free in time: {self._how_full()}, {self.waiting} of {self.max_queue} "
             "places wait"
         )
-
-
-class Place:
-    """A place in the queue of a bulkhead: `rank` is its order, `weight` the permits that it needs."""
-
-    __slots__ = ("_gate", "ahead", "offer", "passed", "rank", "spot", "until", "weight")
-
-    def __init__(self, gate: Queued[Any], request: Request, *, rank: float = 0.0, weight: int = 1) -> None:
-        self._gate = gate
-        self.spot = request.spot
-        self.until = request.until
-        self.ahead = gate.waiting
-        self.rank = rank
-        self.weight = weight
-        self.passed = 0  # by lighter calls while it was the first
-        self.offer: Any = None
-
-    def alive(self) -> bool:
-        """Tell whether the waiter could claim an offer."""
-        return self.spot.alive()
-
-    def claim(self, now: float) -> Any:
-        """Take the permit that was offered; None if it is not our turn."""
-        del now
-        return self._gate.claim(self)
-
-    def due(self, now: float) -> float:
-        """Nothing to look for: a release wakes us."""
-        del now
-        return math.inf
-
-    def withdraw(self) -> Wake:
-        """Leave the queue."""
-        return self._gate.withdraw(self)
-
-    def late(self, now: float) -> BulkheadFullError:
-        """Return the rejection of a caller who waited as long as it may."""
-        del now
-        return self._gate.late()

@@ -31,7 +31,7 @@ _STRUCTURED = re.compile(r"[;,]\s*(r|t)\s*=\s*([0-9]+)", re.ASCII)
 _MOST = 1e15
 _LONGEST_DELAY = 1e8  # three years; a larger number is a time since 1970
 _FIRST_MILLISECONDS = 1e11  # the year 5138: what is larger counts milliseconds
-_LONGEST_PAUSE = 32 * 86400.0  # seconds, a month: nobody who means it says more, and it would stop every call until then
+_LONGEST_PAUSE = 32 * 86400.0  # seconds: nobody who means it says more than a month, and all calls stop until then
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class Keys(Rule):
         def test(value: Any, dims: Dims) -> bool:
             try:
                 return required <= value.keys() and all(each(value[key], dims) for key, each in nested)
-            except (AttributeError, TypeError):
+            except Exception:  # noqa: BLE001 - the keys of a frame are no set; examine says what is wrong, if anything
                 return False
 
         return test
@@ -105,9 +105,9 @@ class Predicate(Rule):
         def test(value: object, dims: Dims) -> bool:  # noqa: ARG001
             try:
                 answer = check(value)
+                return answer is None or (not isinstance(answer, str) and bool(answer))
             except Exception:  # noqa: BLE001 - whatever the user's rule raises is a violation, and examine names it
                 return False
-            return answer is None or (not isinstance(answer, str) and bool(answer))
 
         return test
 
@@ -116,12 +116,13 @@ class Predicate(Rule):
         name = getattr(self.check, "__name__", type(self.check).__name__)
         try:
             answer = self.check(value)
+            holds = answer is None or bool(answer)  # an array of answers is neither true nor false
         except Exception as error:  # noqa: BLE001 - a violation
             at.broken(name, "no error", type(error).__name__)
             return value
         if isinstance(answer, str):
             at.broken(name, answer, type(value).__name__)
-        elif answer is not None and not answer:
+        elif not holds:
             at.broken(name, "it to hold", "False")
         return value
 

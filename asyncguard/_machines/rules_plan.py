@@ -96,7 +96,7 @@ class Plan:
             value = slot.get(args, kwargs)
             if value is MISSING:
                 continue
-            new = rule.examine(value, Place(report, name))
+            new = _examined(rule, value, Place(report, name))
             if new is not value:
                 args, kwargs = slot.put(args, kwargs, new)
         return args, kwargs, report
@@ -105,8 +105,16 @@ class Plan:
         """Look at the result; `dims` are the named dimensions of the arguments."""
         report = Report(self.function, dict(dims or {}))
         if self.result is not None:
-            value = self.result.examine(value, Place(report, "return"))
+            value = _examined(self.result, value, Place(report, "return"))
         return value, report
+
+
+def _examined(rule: Rule, value: Any, at: Place) -> Any:
+    try:
+        return rule.examine(value, at)
+    except Exception as error:  # noqa: BLE001 - a value that cannot even be looked at breaks every rule
+        at.broken("look", "a value that can be looked at", type(error).__name__)
+        return value
 
 
 def _slot(name: str, parameters: dict[str, Parameter], function: str) -> Slot:

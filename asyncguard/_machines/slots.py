@@ -10,7 +10,8 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
-from asyncguard._machines.queued import NOBODY, Place, Queued
+from asyncguard._machines.place import Place
+from asyncguard._machines.queued import NOBODY, Queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable

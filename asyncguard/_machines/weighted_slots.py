@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncguard._machines.queued import Asker, Place, Queued
+from asyncguard._machines.place import Place
+from asyncguard._machines.queued import Asker, Queued
 
 if TYPE_CHECKING:
     from asyncguard._machines.gate import Request, Wake
@@ -117,7 +118,7 @@ class WeightedSlots(Queued[Share]):
         return place
 
     def _fits(self, weight: int) -> bool:
-        """Tell whether a call may start now; one that is heavier than all permits since they became fewer runs alone."""
+        """Tell whether a call may start now; what is heavier than all permits, since a resize, runs alone."""
         return self._used + weight <= self.size or not self._used
 
     def _share(self, weight: int) -> Share:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def frames(owner: object) -> Iterator[FrameType]:
     and does not wait for it.
     """
     outermost = _outermost(owner)
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - what inspect.currentframe is, where it is sure to be
+    frame = inspect.currentframe()
     while frame is not None:
         yield frame
         frame = None if frame is outermost else frame.f_back

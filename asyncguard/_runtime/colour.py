@@ -77,7 +77,7 @@ def refusing_awaitables(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         result = fn(*args, **kwargs)
-        if hasattr(result, "__await__"):
+        if hasattr(type(result), "__await__"):  # as `await` looks it up: a proxy may raise for any attribute
             raise awaitable_from_sync(fn, result)
         return result
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Call: TypeAlias = "Callable[[], Awaitable[Any]]"
 
+CLOSING = 5.0
+"""Seconds that a discarded result may take to close: its caller waits for it."""
 _CLOSERS = ("aclose", "release", "close")
 
 
@@ -32,7 +34,7 @@ class Referee(Protocol):
     def pause(self) -> float: ...  # seconds until the next one is wanted
     def late(self) -> None: ...  # the pause has passed
     def granted(self) -> bool: ...  # whether the next one may start; it is paid for
-    def succeeded(self, number: int, result: Any) -> bool: ...  # whether it won
+    def succeeded(self, number: int, result: Any) -> bool: ...  # whether to keep the result
     def failed(self, number: int, error: BaseException) -> None: ...
     def drop(self) -> object: ...  # the caller leaves; the result that it has won and will not get
 

@@ -8,7 +8,7 @@ import math
 from contextvars import Context
 from typing import TYPE_CHECKING
 
-from asyncguard._runtime.race import Attempt, discard
+from asyncguard._runtime.race import CLOSING, Attempt, discard
 
 if TYPE_CHECKING:
     from asyncguard._runtime.race import Call, Referee
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 class TaskRace:
     """Attempts as tasks of the running asyncio loop."""
 
-    __slots__ = ("_call", "_loop", "_referee", "_tasks", "_waiter")
+    __slots__ = ("_call", "_closing", "_loop", "_referee", "_tasks", "_waiter")
 
     def __init__(self, referee: Referee, call: Call) -> None:
         self._referee = referee
         self._call = call
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[asyncio.Task[None], int] = {}  # those that have not ended
+        self._closing: set[int] = set()  # attempts that only close their result, which must not be cut off
         self._waiter: asyncio.Future[None] | None = None
 
     async def run(self) -> BaseException | None:
@@ -70,7 +71,8 @@ class TaskRace:
             self._referee.failed(number, error)
         else:
             if not self._referee.succeeded(number, result):
-                await discard(result)
+                self._closing.add(number)
+                await self._discard(result)
         finally:
             attempt.open = False
             self._wake()
@@ -105,10 +107,12 @@ class TaskRace:
             self._waiter.set_result(None)
 
     def _cancel(self) -> list[asyncio.Task[None]]:
+        """Cancel what runs; return what has not ended."""
         tasks = [task for task in self._tasks if not task.done()]
         for task in tasks:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                task.cancel()
+            if self._tasks[task] not in self._closing:
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    task.cancel()
         return tasks
 
     async def _clear(self, left: BaseException | None) -> BaseException | None:
@@ -121,5 +125,10 @@ class TaskRace:
                 left = error
                 dropped.append(self._referee.drop())
         for result in dropped:
-            await discard(result)
+            await self._discard(result)
         return left
+
+    async def _discard(self, result: object) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING):
+                await discard(result)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from asyncguard._runtime.race import Attempt, discard
+from asyncguard._runtime.race import CLOSING, Attempt, discard
 
 if TYPE_CHECKING:
     from asyncguard._runtime.race import Call, Referee
-
-_CLOSING = 5.0  # seconds that a discarded result may take to close while its caller is being cancelled
 
 
 class TrioRace:
@@ -75,7 +73,7 @@ class TrioRace:
             self._referee.late()
 
     async def _discard(self, result: object) -> None:
-        with self._trio.move_on_after(_CLOSING) as scope:
+        with self._trio.move_on_after(CLOSING) as scope:
             scope.shield = True
             await discard(result)
 

@@ -17,7 +17,10 @@ def argument_bytes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 
     At most a thousand items of each list are looked at; the others count as these do on average.
     """
-    return _all(args, _DEPTH) + _all(kwargs.values(), _DEPTH)
+    try:
+        return _all(args, _DEPTH) + _all(kwargs.values(), _DEPTH)
+    except Exception:  # noqa: BLE001 - a proxy that refuses to be looked at; a hint is not worth an error
+        return 0
 
 
 def _all(values: Iterable[Any], depth: int) -> int:
@@ -34,7 +37,7 @@ def _size(value: object, depth: int) -> int:
         return _all(islice(values, _MOST_ITEMS), depth - 1) if depth else 0
     try:
         nbytes = getattr(value, "nbytes", 0)
-    except Exception:  # noqa: BLE001 - a property of the user's class; a hint is not worth an error
+    except Exception:  # noqa: BLE001 - a property of the user's class: the other arguments still count
         return 0
     return nbytes if isinstance(nbytes, int) and nbytes > 0 else 0
 

@@ -173,8 +173,8 @@ def is_negative(value: Any) -> bool:
     if value is None:
         return True
     try:
-        return len(value) == 0
-    except TypeError:
+        return bool(len(value) == 0)
+    except Exception:  # noqa: BLE001 - what has no length, or refuses to tell it, is not nothing
         return False
 
 

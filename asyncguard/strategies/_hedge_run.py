@@ -112,10 +112,10 @@ class Run:
         return False
 
     def succeeded(self, number: int, result: Any) -> bool:
-        """Keep the result of the first attempt that has one."""
+        """Keep the result of the first attempt that has one; attempts may share it, then it is kept as well."""
         now = self._clock.now()
         if not self._race.succeeded(number):
-            return False
+            return result is self._result
         self._result, self._error = result, None
         for each in (number, *self._race.running):  # the losers have taken at least that long
             self._sample(each, now)

@@ -38,7 +38,9 @@ class MemoryGuardOptions(AdmissionOptions):
         """Check the options."""
         AdmissionOptions.__post_init__(self)
         self._check_fractions()
-        if self.estimate != "auto" and not callable(self.estimate):
+        if callable(self.estimate):
+            checks.plain("estimate", self.estimate)
+        elif self.estimate != "auto":
             _check_bytes("estimate", self.estimate, "'auto', a callable on the arguments, or bytes as an integer")
         for option, least in (("initial_estimate", 0), ("limit", 1), ("min_free", 0)):
             if getattr(self, option) is not None:

@@ -60,7 +60,12 @@ class Block(PermitBlock):
     gate: object = None
 
     def __init__(
-        self, strategy: AdmissionStrategy[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], cost: Any, blocks: Blocks
+        self,
+        strategy: AdmissionStrategy[Any, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        cost: Any,
+        blocks: Blocks,
     ) -> None:
         super().__init__(strategy, args, kwargs, cost)
         self._blocks = blocks

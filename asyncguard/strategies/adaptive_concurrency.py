@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from asyncguard._admission import AdmissionOptions, AdmissionStrategy
 from asyncguard._machines import checks
@@ -12,12 +12,15 @@ from asyncguard._machines.classify import classify
 from asyncguard._waiting import wake
 from asyncguard.errors import RejectedError
 from asyncguard.events import LimitChanged
+from asyncguard.strategies._reentry import Block, Blocks, BulkheadCaller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
     from datetime import timedelta
 
+    from asyncguard._machines.gate import Request
     from asyncguard._machines.partitions import PartitionBy
+    from asyncguard._passage import PermitBlock
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
     from asyncguard._strategy import Mode
@@ -60,10 +63,27 @@ class AdaptiveConcurrency(AdmissionStrategy[AdaptiveConcurrencyOptions, Adaptive
     kind: ClassVar[str] = "adaptive_concurrency"
     shared: ClassVar[frozenset[str]] = frozenset({"initial", "min_limit", "max_limit", "algorithm", "max_queue"})
 
+    def __init__(self, options: AdaptiveConcurrencyOptions) -> None:
+        self._blocks: Blocks = {}
+        super().__init__(options)
+
     def new_gate(self, clock: Clock, partition: str) -> Adaptive:
         """Build the slots of one partition."""
         name = f"{self.name}[{partition}]" if partition else self.name
         return Adaptive(self.options.rules(), name=name, clock=clock.now, random=clock.random)
+
+    def fill(self, request: Request) -> None:
+        """Say who asks: who holds a slot and asks for another may wait for itself."""
+        request.owner = BulkheadCaller(request.owner, self._blocks, 0.0)
+
+    def permit(self, *args: Any, cost: int | None = None, **kwargs: Any) -> PermitBlock:
+        """Guard a block: `async with limiter.permit(): ...`, sync `with limiter.permit(): ...`.
+
+        The arguments are those that `partition=` looks at; every call costs one slot.
+        """
+        if cost not in {None, 1}:
+            raise TypeError(f"{self.name}: cost={cost!r} is of no use here, every call takes one slot")
+        return Block(self, args, kwargs, None, self._blocks)
 
     def judge(self, error: Exception) -> bool:
         """Tell whether an error is a drop: a timeout or throttling. Other errors say nothing about load."""

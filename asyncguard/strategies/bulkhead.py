@@ -1,4 +1,4 @@
-"""`bulkhead`: at most so many calls at once, the others queue. The machines are in `_machines.slots`, `.weighted_slots`."""
+"""`bulkhead`: at most so many calls at once, the others queue. Its machines: `_machines.slots`, `.weighted_slots`."""
 
 from __future__ import annotations
 

@@ -10,15 +10,14 @@ import functools
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from asyncguard import events
-from asyncguard._machines import checks
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import dispatch, generators
 from asyncguard._runtime.cancelling import cancel_here
-from asyncguard._strategy import Options, Transparent
+from asyncguard._strategy import Transparent
+from asyncguard.strategies._chaos_options import UNTOUCHED, ChaosOptions, Failure, Fault, Seconds, new_error
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -30,99 +29,8 @@ if TYPE_CHECKING:
 
     Call = Callable[..., Any]
 
-Seconds = float | tuple[float, float]
-Failure = Exception | type[Exception] | Callable[[], Exception]
-Fault = Literal["latency", "error", "result", "cancellation"]
-
 ENABLED: Final = 16  # a bit of `special`: without it the driver only calls
 NOTE: Final = "asyncguard.chaos: injected"
-
-
-class _Untouched:
-    """The default of `result`: None is a result like any other."""
-
-    def __repr__(self) -> str:
-        return "UNTOUCHED"
-
-    def __reduce__(self) -> str:
-        return "UNTOUCHED"
-
-
-UNTOUCHED: Final = _Untouched()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChaosOptions(Options):
-    """The options of `chaos`, durations in seconds."""
-
-    rate: float
-    latency: Seconds | None = None
-    error: Failure | None = None
-    result: Any = UNTOUCHED
-    cancel: bool = False
-    enabled: bool | Callable[[], bool] | None = None
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        Options.__post_init__(self)
-        checks.fraction("rate", self.rate)
-        checks.boolean("cancel", self.cancel)
-        if self.latency is not None:
-            self.set("latency", _seconds(self.latency))
-        if self.error is not None:
-            _failure(self.error)
-        if self.enabled is not None and not isinstance(self.enabled, bool):
-            checks.function("enabled", self.enabled)
-        if self.seed is not None:
-            checks.integer("seed", self.seed)
-        if not self.faults:
-            raise ValueError("chaos needs something to inject: at least one of latency=, error=, result=, cancel=True")
-
-    @property
-    def faults(self) -> tuple[Fault, ...]:
-        """Which faults there are, each as likely as the others."""
-        there: dict[Fault, bool] = {
-            "latency": self.latency is not None,
-            "error": self.error is not None,
-            "result": self.result is not UNTOUCHED,
-            "cancellation": self.cancel,
-        }
-        return tuple(fault for fault, given in there.items() if given)
-
-
-def _seconds(value: Any) -> Seconds:
-    if not isinstance(value, tuple):
-        return checks.duration("latency", value)
-    if len(cast("tuple[object, ...]", value)) != 2:  # noqa: PLR2004 - a range has two ends
-        raise checks.fail("latency", value, "seconds, or a pair (least, most) of them")  # pyright: ignore[reportUnknownArgumentType]
-    least = checks.duration("latency", value[0])
-    return least, checks.duration("latency", value[1], least=least)
-
-
-def _failure(value: Any) -> Exception:
-    """Return a new error from an `error=` option; TypeError if there is none to be had."""
-    if isinstance(value, Exception):
-        return value.with_traceback(None)  # raised again and again, it would carry all the ways it went
-    if isinstance(value, type):
-        checks.errors("error", value)
-        try:
-            error = value("injected by chaos")
-        except TypeError:
-            text = "an exception class that takes a message (else give an instance, or a function that makes one)"
-            raise checks.wrong_type("error", value, text) from None
-        return cast("Exception", error)
-    if isinstance(value, BaseException) or not callable(value):
-        raise checks.wrong_type("error", value, "an Exception, a class of it, or a function that makes one")
-    checks.plain("error", value)
-    return _made(value)
-
-
-def _made(value: Callable[[], Exception]) -> Exception:
-    error: object = value()
-    if not isinstance(error, Exception):
-        raise checks.wrong_type("what error= makes", error, "an Exception")
-    return error
 
 
 class Chaos(Transparent[ChaosOptions, Callable[[], float]]):
@@ -130,6 +38,10 @@ class Chaos(Transparent[ChaosOptions, Callable[[], float]]):
 
     kind: ClassVar[str] = "chaos"
     shared: ClassVar[frozenset[str]] = frozenset({"seed"})
+
+    def __init__(self, options: ChaosOptions) -> None:
+        self._by_environment = os.environ.get("ASYNCGUARD_CHAOS") == "1"
+        super().__init__(options)
 
     def new_core(self, clock: Clock) -> Callable[[], float]:
         """Return the source of random numbers; with a seed, each clock has the sequence from its start."""
@@ -142,8 +54,13 @@ class Chaos(Transparent[ChaosOptions, Callable[[], float]]):
 
     def _set_special(self) -> None:
         super()._set_special()
-        if _enabled(self.options.enabled) is not False:
+        if self._may_strike():
             self.special |= ENABLED
+
+    def _may_strike(self) -> bool:
+        """Tell whether it is enabled, or a function may say so."""
+        enabled = self.options.enabled
+        return self._by_environment if enabled is None else bool(enabled)
 
     # --- drivers ---
 
@@ -204,21 +121,32 @@ class Chaos(Transparent[ChaosOptions, Callable[[], float]]):
     def draw(self, site: Site) -> Fault | None:
         """Return the fault that this call gets, and report it; None for most."""
         options, mode = self.live(), self.mode_at(site)
-        if mode == "off" or not _wanted(self, options.enabled):
+        if mode == "off" or not self._enabled(options):
             return None
         chance = self.core_here()()
         if chance >= options.rate:
             return None
-        fault = options.faults[int(chance / options.rate * len(options.faults))]
+        fault = options.faults[min(int(chance / options.rate * len(options.faults)), len(options.faults) - 1)]
         self.emit(site, events.ChaosInjected(**self.facts(site), fault=fault))
         return None if mode == "observe" else fault
+
+    def _enabled(self, options: ChaosOptions) -> bool:
+        """Tell whether it is enabled right now; a flag that cannot be read enables nothing."""
+        enabled = self._by_environment if options.enabled is None else options.enabled
+        if isinstance(enabled, bool):
+            return enabled
+        try:
+            return bool(enabled())
+        except Exception as error:  # noqa: BLE001 - whatever the user's enabled= raised
+            dispatch.complain(self, error, "asyncguard: %s cannot ask whether it is enabled, so it is not", self.name)
+            return False
 
     async def strike(self, fault: Fault) -> None:
         """Let a fault happen in front of an async function."""
         if fault == "latency":
             await clocks.current().sleep(self._pause())
         elif fault == "cancellation":
-            await cancel_here()
+            await cancel_here(NOTE)
         self._fail(fault)
 
     def strike_sync(self, fault: Fault) -> None:
@@ -236,7 +164,7 @@ class Chaos(Transparent[ChaosOptions, Callable[[], float]]):
 
     def _fail(self, fault: Fault) -> None:
         if fault == "error":
-            error = _failure(self.live().error)
+            error = new_error(self.live().error)
             if NOTE not in getattr(error, "__notes__", ()):
                 error.add_note(NOTE)
             raise error
@@ -244,26 +172,9 @@ class Chaos(Transparent[ChaosOptions, Callable[[], float]]):
     def describe(self) -> list[str]:
         """Say whether it is on."""
         options = self.options
-        if not self.special & ENABLED:
+        if not self._may_strike():
             return ["disabled"]
         return [f"ENABLED: {', '.join(options.faults)} in {options.rate:.2%} of the calls"]
-
-
-def _enabled(option: bool | Callable[[], bool] | None) -> bool | Callable[[], bool]:  # noqa: FBT001 - an option
-    """Return what `enabled` says, or the environment in its place."""
-    return os.environ.get("ASYNCGUARD_CHAOS") == "1" if option is None else option
-
-
-def _wanted(strategy: Chaos, option: bool | Callable[[], bool] | None) -> bool:  # noqa: FBT001 - an option
-    """Tell whether it is enabled right now; a flag that cannot be read enables nothing."""
-    enabled = _enabled(option)
-    if isinstance(enabled, bool):
-        return enabled
-    try:
-        return enabled() is True
-    except Exception as error:  # noqa: BLE001 - whatever the user's enabled= raised
-        dispatch.complain(strategy, error, "asyncguard: %s could not ask whether it is enabled, and is not", strategy.name)
-        return False
 
 
 class _Nothing:
@@ -323,11 +234,11 @@ def chaos(
         one.
     :param result: returned in place of the call; a callable gets the real result and returns what the caller sees.
     :param cancel: cancel the task that makes the call (asyncio), as its caller would.
-    :param enabled: True, False, or a function that is asked at each call; by default the environment decides:
-        ASYNCGUARD_CHAOS=1.
+    :param enabled: True, False, or a function that is asked at each call; by default the environment decides, which is
+        read when the strategy is made: ASYNCGUARD_CHAOS=1.
     :param seed: of the random numbers, so that the same calls get the same faults.
 
-    Raises nothing of its own.
+    cancel=True is a TypeError for functions that are not async, and in trio, where only scopes are cancelled.
     """
     return Chaos(
         ChaosOptions(

@@ -13,6 +13,7 @@ from asyncguard._machines.checks import wrong_type
 from asyncguard._machines.rules import Array, Column, Columns, Keys
 from asyncguard._machines.rules_base import Dims, Report, failure
 from asyncguard._machines.rules_plan import Args, Kwargs, Plan
+from asyncguard._runtime import dispatch
 from asyncguard._strategy import Mode, Strategy, Transparent
 from asyncguard.errors import InputValidationError
 from asyncguard.events import Event, InputRejected
@@ -148,29 +149,56 @@ class ValidateInput(Strategy[ValidateInputOptions, None]):
         mode = self.mode_at(site) if self.special else "enforce"
         if mode == "off":
             return Look(None, args, kwargs, None, enforced=False)
+        if mode == "observe":
+            return self._observed(site, checks, args, kwargs)
         plan = checks.plan(self.live() if self.special else self.options)
         dims: Dims = {} if plan.binds else None
         if plan.passes is not None and plan.passes(args, kwargs, dims):
-            return Look(plan, args, kwargs, dims, enforced=mode == "enforce")
+            return Look(plan, args, kwargs, dims, enforced=True)
         converted = plan.converts(args, kwargs, dims)
         if converted is not None:
-            return Look(plan, *(converted if mode == "enforce" else (args, kwargs)), dims, enforced=mode == "enforce")
+            return Look(plan, *converted, dims, enforced=True)
         new_args, new_kwargs, report = plan.examine(args, kwargs)
         self.judge(site, report, mode)
-        if mode == "enforce":
-            args, kwargs = new_args, new_kwargs
-        return Look(plan, args, kwargs, report.dims, enforced=mode == "enforce")
+        return Look(plan, new_args, new_kwargs, report.dims, enforced=True)
+
+    def _observed(self, site: Site, checks: Checks, args: Args, kwargs: Kwargs) -> Look:
+        """Tell of violations and pass the arguments on as they are, whatever the rules make of them."""
+        try:
+            plan = checks.plan(self.live())
+            dims: Dims = {} if plan.binds else None
+            if plan.passes is not None and plan.passes(args, kwargs, dims):
+                return Look(plan, args, kwargs, dims, enforced=False)
+            _, _, report = plan.examine(args, kwargs)
+            self.judge(site, report, "observe")
+        except Exception as error:  # noqa: BLE001 - observing never changes a call
+            self._unobserved(site, error)
+            return Look(None, args, kwargs, None, enforced=False)
+        return Look(plan, args, kwargs, report.dims, enforced=False)
 
     def release(self, site: Site, look: Look, result: Any) -> Any:
         """Return the checked result; raises InputValidationError if it breaks `returns=`."""
         plan = look.plan
         if plan is None or plan.result is None:
             return result
-        if plan.result_passes is not None and plan.result_passes(result, dict(look.dims or {}) if plan.binds else None):
+        if look.enforced:
+            return self._checked(site, plan, look, result)
+        try:
+            self._checked(site, plan, look, result)
+        except Exception as error:  # noqa: BLE001 - observing never changes a call
+            self._unobserved(site, error)
+        return result
+
+    def _checked(self, site: Site, plan: Plan, look: Look, result: Any) -> Any:
+        passes = plan.result_passes
+        if passes is not None and passes(result, dict(look.dims or {}) if plan.binds else None):
             return result
         new, report = plan.examine_result(result, look.dims)
         self.judge(site, report, "enforce" if look.enforced else "observe")
-        return new if look.enforced else result
+        return new
+
+    def _unobserved(self, site: Site, error: Exception) -> None:
+        dispatch.complain(self, error, "asyncguard: %s could not observe %s", self.name, site.name)
 
     def judge(self, site: Site, report: Report, mode: Mode) -> None:
         """Tell of violations; in mode enforce they are raised."""

@@ -1,4 +1,4 @@
-"""The promises of test_conformance.py, kept by `cache_items`, whose functions take a list and return one row per item."""
+"""The promises of test_conformance.py, kept by `cache_items`: its functions take a list and return a row per item."""
 
 from __future__ import annotations
 
@@ -115,7 +115,10 @@ def test_interrupts_pass_in_sync_code(strategy, interrupt):
 
 
 def test_a_plain_function_that_returns_an_awaitable_is_refused(strategy):
-    fn = strategy(lambda xs: double(xs))
+    @strategy
+    def fn(xs):
+        return double(xs)
+
     with pytest.raises(TypeError, match="as_async"):
         fn([1])
 

@@ -169,7 +169,7 @@ def test_a_call_that_is_refused_lets_in_whom_its_reading_makes_room_for_and_wake
     bench.use(0)
     with pytest.raises(MemoryPressureError):
         bench.ask(gate, 901)  # its look shows that another program has given 107 back
-    assert ticket.spot.woken == 1
+    assert ticket.spot.woken == 1  # type: ignore[attr-defined]
     assert bench.ledger.standing() == (794, 2)
     assert ticket.claim(bench.now) is not None
 
@@ -376,6 +376,19 @@ def test_a_caller_that_only_waits_for_the_call_inside_does_not_block_it() -> Non
     outer = bench.enter(gate, 700)
     inner = bench.enter(gate, 800, inside=outer)
     assert inner.forced
+
+
+def test_a_call_inside_that_may_not_wait_does_not_make_its_caller_look_idle() -> None:
+    bench = Bench()
+    gate, refusing = bench.gate(None), bench.gate(500, waits=False)
+    outer = bench.enter(gate, 450)
+    ticket = bench.wait(gate, 500)  # does not fit, and is not forced in while the caller runs
+    inner = bench.enter(refusing, inside=outer)
+    assert (inner.lent, inner.forced, bench.ledger.standing()) == (450, False, (500, 2))
+    assert ticket.claim(bench.now) is None
+    refusing.release(inner)
+    gate.release(outer)
+    assert ticket.claim(bench.now) is not None
 
 
 def test_two_callers_whose_calls_inside_wait_for_each_other_go_on() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ class Call:
     need: int
     inside: Call | None
     state: str = "waits"
+    stays: bool = True
     slice: int = 0
     lent: int = 0
     passed: int = 0
@@ -77,7 +79,8 @@ class Model:
         return [call for call in self.calls if call.state == "waits"]
 
     def others(self, call: Call) -> int:
-        waits_for = {id(each) for waiting in [call, *self.queue()] for each in waiting.around()}
+        waiting = [call, *(each for each in self.queue() if each.stays)]
+        waits_for = {id(each) for inner in waiting for each in inner.around()}
         return sum(each.state in {"runs", "over"} and id(each) not in waits_for for each in self.calls)
 
     def room(self, fraction: float) -> float:
@@ -131,6 +134,8 @@ class Model:
             return
         call.state = "waits"
         self.settle()
+        if call.state == "waits" and not call.stays:
+            self.cancel(call)
 
     def end(self, call: Call) -> None:
         call.state = "over"
@@ -183,6 +188,19 @@ class LedgerMachine(RuleBasedStateMachine):
             call.ticket = got
         else:
             call.permit = got
+
+    @rule(need=st.integers(0, 900), data=st.data())
+    def arrive_without_waiting(self, need: int, data: st.DataObject) -> None:
+        inside = data.draw(st.sampled_from([None, *self.running()]))
+        call = Call(need, inside, stays=False)
+        self.gate.configure(self.gate.bounds, None, waits=False)
+        with contextlib.suppress(MemoryPressureError):
+            permit = self.bench.ask(self.gate, need, inside=None if inside is None else inside.permit)
+            assert isinstance(permit, Reservation)
+            call.permit = permit
+        self.gate.configure(self.gate.bounds, None, waits=True)
+        self.model.arrive(call)
+        assert (call.permit is None) == (call.state == "gone")
 
     @rule(need=st.integers(901, 5000))
     def arrive_with_what_never_fits(self, need: int) -> None:

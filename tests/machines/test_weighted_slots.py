@@ -246,7 +246,7 @@ def test_a_heavy_call_gets_in_alone_after_the_bulkhead_was_made_smaller():
     held = ask(slots, weight=4)
     heavy = ask(slots, weight=4)
     slots.resize(2, 10)
-    with pytest.raises(ValueError, match="1..2"):
+    with pytest.raises(ValueError, match=r"1\.\.2"):
         ask(slots, weight=3)
     slots.release(held)
     assert heavy.offer is not None

@@ -49,6 +49,19 @@ def test_threads_go_on_while_no_timer_is_set():
     assert testing.run(main) == "from a thread"
 
 
+def test_the_end_of_a_run_waits_for_threads_without_a_timer():
+    """Since 3.12 asyncio gives them 300 seconds, which a virtual clock would jump over."""
+    asked = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, int)
+        loop.call_at = lambda *args, **_: asked.append(args)
+
+    testing.run(main)
+    assert not asked
+
+
 def test_the_result_and_the_error_of_main_come_out(backend):
     async def value():
         return 5
@@ -107,3 +120,98 @@ def test_recorded_events_are_found_by_class():
         """Refused."""
     assert len(seen.of(events.CallRejected)) == 1
     assert seen.of(events.CallQueued) == []
+
+
+def test_recorded_events_are_found_by_their_facts():
+    limit = ag.bulkhead(1, max_queue=0, name="slots")
+    with testing.record_events() as seen, limit.permit(), pytest.raises(ag.BulkheadFullError), limit.permit():
+        """Refused."""
+    assert len(seen.of(events.CallRejected, strategy="slots", reason="full")) == 1
+    assert seen.of(events.CallRejected, strategy="other") == []
+    assert seen.of(events.CallRejected, colour="red") == []
+
+
+@ag.retry(on=OSError, max_retries=2)
+async def broken():
+    raise OSError("down")
+
+
+async def give_up():
+    with pytest.raises(OSError, match="down"):
+        await broken()
+
+
+def test_attempts_are_asserted(backend):
+    with testing.record_events() as seen:
+        testing.run(give_up, backend=backend)
+    seen.assert_attempts(3)
+    with pytest.raises(AssertionError, match=r"(?s)expected 2 attempts, got 3; what happened:\n  RetryScheduled\("):
+        seen.assert_attempts(2)
+
+
+def test_a_call_without_a_retry_is_one_attempt():
+    with testing.record_events() as seen:
+        ag.retry()(lambda: 1)()
+    seen.assert_attempts(1)
+    with pytest.raises(AssertionError, match="expected 2 attempts, got 1; nothing happened"):
+        seen.assert_attempts(2)
+
+
+def test_what_happened_is_asserted_with_its_facts_and_times():
+    with testing.record_events() as seen:
+        testing.run(give_up)
+    seen.assert_happened(events.RetryScheduled)
+    seen.assert_happened(events.RetryScheduled, times=2)
+    seen.assert_happened(events.RetryScheduled, times=1, attempt=1)
+    seen.assert_happened(events.CircuitOpened, times=0)
+    with pytest.raises(AssertionError, match=r"expected at least 1 RetryScheduled\(attempt=9\), got 0"):
+        seen.assert_happened(events.RetryScheduled, attempt=9)
+    with pytest.raises(AssertionError, match=r"expected 0 RetryScheduled\(\), got 2"):
+        seen.assert_happened(events.RetryScheduled, times=0)
+
+
+def test_an_opened_circuit_is_asserted():
+    breaker = ag.circuit_breaker(consecutive_failures=1, name="search")
+    with testing.record_events() as seen:
+        seen.assert_opened(0)
+        with pytest.raises(AssertionError, match="nothing happened"):
+            seen.assert_opened()
+        with pytest.raises(ConnectionError):
+            breaker(_refused)()
+    seen.assert_opened()
+    seen.assert_opened(1, strategy="search")
+
+
+def _refused():
+    raise ConnectionError
+
+
+def test_a_circuit_is_forced_open_for_a_block():
+    breaker = ag.circuit_breaker()
+    fn = breaker(lambda: 1)
+    with testing.forced_open(breaker), pytest.raises(ag.CircuitOpenError):
+        fn()
+    assert fn() == 1
+    with pytest.raises(LookupError), testing.forced_open(breaker):
+        raise LookupError
+    assert fn() == 1
+
+
+def test_a_run_may_go_on_with_a_clock():
+    breaker = ag.circuit_breaker(consecutive_failures=1, open_for=30)
+
+    async def main():
+        await asyncio.sleep(29)
+        with pytest.raises(ag.CircuitOpenError):
+            breaker(lambda: 1)()
+        await asyncio.sleep(2)
+        return breaker(lambda: 1)()
+
+    with testing.virtual_clock() as clock:
+        with pytest.raises(ConnectionError):
+            breaker(_refused)()
+        start = clock.now()
+        assert testing.run(main, clock=clock) == 1
+        assert clock.now() - start == pytest.approx(31)
+        with pytest.raises(TypeError, match="clock= is for asyncio"):
+            testing.run(main, backend="trio", clock=clock)

@@ -95,9 +95,9 @@ def test_on_a_server_of_20_slots_the_limit_stays_at_20_to_30_and_follows_a_halve
     limiter = adaptive_concurrency(on_event=moves.append)
 
     async def main() -> None:
-        await saturate(server, limiter, 5.0)  # it has found its place
+        await saturate(server, limiter, 30.0)  # it has found its place, and probes seldom by now
         moves.clear()
-        before, seconds = server.done, 20.0
+        before, seconds = server.done, 40.0
         assert case["limit"][0] <= limiter.limit <= case["limit"][1]
         await saturate(server, limiter, seconds)
         best = case["slots"] / case["base"] * seconds
@@ -290,13 +290,41 @@ def test_the_block_form_learns_too() -> None:
     testing.run(main)
 
 
+def test_a_block_takes_one_slot() -> None:
+    with pytest.raises(TypeError, match="every call takes one slot"):
+        adaptive_concurrency().permit(cost=2)
+
+
+def test_a_call_from_inside_of_the_last_call_is_refused_instead_of_waiting_for_itself(backend: Any) -> None:
+    limiter = adaptive_concurrency(initial=1, max_limit=1)
+
+    @limiter
+    async def again(times: int) -> None:
+        if times:
+            await again(times - 1)
+
+    async def main() -> None:
+        with pytest.raises(BulkheadFullError, match="wait for itself"):
+            await again(1)
+        async with limiter.permit():
+            with pytest.raises(BulkheadFullError, match="wait for itself"):
+                await again(0)
+        assert all(gate.idle() for gate in limiter.gates())
+
+    testing.run(main, backend=backend)
+
+
 def test_a_sync_caller_on_the_thread_of_a_loop_is_refused_instead_of_blocked() -> None:
     limiter = adaptive_concurrency(initial=1, max_limit=1)
 
     async def main() -> None:
-        async with limiter.permit():
-            with pytest.raises(BlockingWaitError, match="would block the event loop"):
-                limiter(answer_now)()
+        release = asyncio.Event()
+        holding = asyncio.create_task(limiter(release.wait)())
+        await asyncio.sleep(0)
+        with pytest.raises(BlockingWaitError, match="would block the event loop"):
+            limiter(answer_now)()
+        release.set()
+        await holding
         assert limiter.gate.idle()
 
     asyncio.run(main())
