@@ -37,15 +37,18 @@ if TYPE_CHECKING:
     from asyncguard.errors import MemoryPressureError as MemoryPressureError
     from asyncguard.errors import RateLimitedError as RateLimitedError
     from asyncguard.errors import RejectedError as RejectedError
+    from asyncguard.strategies.adaptive_concurrency import adaptive_concurrency as adaptive_concurrency
     from asyncguard.strategies.bulkhead import bulkhead as bulkhead
     from asyncguard.strategies.cache_items import cache_items as cache_items
     from asyncguard.strategies.cache_result import cache_bypass as cache_bypass
     from asyncguard.strategies.cache_result import cache_refresh as cache_refresh
     from asyncguard.strategies.cache_result import cache_result as cache_result
+    from asyncguard.strategies.chaos import chaos as chaos
     from asyncguard.strategies.circuit_breaker import circuit_breaker as circuit_breaker
     from asyncguard.strategies.circuit_breaker import is_dependency_failure as is_dependency_failure
     from asyncguard.strategies.deadline import deadline as deadline
     from asyncguard.strategies.fallback import fallback as fallback
+    from asyncguard.strategies.hedge import hedge as hedge
     from asyncguard.strategies.memory_guard import memory_guard as memory_guard
     from asyncguard.strategies.monitor import monitor as monitor
     from asyncguard.strategies.rate_limit import rate_limit as rate_limit
@@ -78,11 +81,14 @@ _HOME = {
         "RateLimitedError",
         "RejectedError",
     ),
+    "strategies.adaptive_concurrency": ("adaptive_concurrency",),
     "strategies.bulkhead": ("bulkhead",),
     "strategies.cache_items": ("cache_items",),
     "strategies.cache_result": ("cache_bypass", "cache_refresh", "cache_result"),
+    "strategies.chaos": ("chaos",),
     "strategies.circuit_breaker": ("circuit_breaker", "is_dependency_failure"),
     "strategies.fallback": ("fallback",),
+    "strategies.hedge": ("hedge",),
     "strategies.memory_guard": ("memory_guard",),
     "strategies.monitor": ("monitor",),
     "strategies.rate_limit": ("rate_limit",),

@@ -33,6 +33,7 @@ FLOORS = {
     "asyncguard.stores": 3,
     "asyncguard.integrations": 4,
     "asyncguard.batch": 4,
+    "asyncguard.pytest_plugin": 4,
     "asyncguard.cli": 5,
     "asyncguard.__main__": 5,
     "asyncguard._": 2,  # how strategies wrap functions: _pipeline, _admission, ...
@@ -54,8 +55,8 @@ EDGES = ("_runtime", "testing", "stores", "integrations", "batch", "cli", "__mai
 KNOWS_LOOPS = tuple(f"asyncguard.{name}" for name in EDGES)
 LOOPS = {"asyncio", "trio", "anyio", "uvloop", "concurrent"}
 
-# Programs that no module loads: they run in processes of their own and need their libraries at once.
-PROGRAMS = ("asyncguard.cli.demo.",)
+# What no module of ours loads: programs that run in processes of their own, and what pytest loads.
+PROGRAMS = ("asyncguard.cli.demo.", "asyncguard.pytest_plugin")
 
 
 class Import(NamedTuple):

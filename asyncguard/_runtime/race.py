@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Call: TypeAlias = "Callable[[], Awaitable[Any]]"
 
+INTERRUPTS = (KeyboardInterrupt, SystemExit)
+"""They leave through the caller, whatever else came out: also if a loser raises them, or the caller is cancelled."""
 CLOSING = 5.0
 """Seconds that a discarded result may take to close: its caller waits for it."""
 _CLOSERS = ("aclose", "release", "close")

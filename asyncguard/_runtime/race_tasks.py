@@ -8,7 +8,7 @@ import math
 from contextvars import Context
 from typing import TYPE_CHECKING
 
-from asyncguard._runtime.race import CLOSING, Attempt, discard
+from asyncguard._runtime.race import CLOSING, INTERRUPTS, Attempt, discard
 
 if TYPE_CHECKING:
     from asyncguard._runtime.race import Call, Referee
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class TaskRace:
     """Attempts as tasks of the running asyncio loop."""
 
-    __slots__ = ("_call", "_closing", "_loop", "_referee", "_tasks", "_waiter")
+    __slots__ = ("_call", "_closing", "_interrupt", "_loop", "_referee", "_tasks", "_waiter")
 
     def __init__(self, referee: Referee, call: Call) -> None:
         self._referee = referee
@@ -26,6 +26,7 @@ class TaskRace:
         self._tasks: dict[asyncio.Task[None], int] = {}  # those that have not ended
         self._closing: set[int] = set()  # attempts that only close their result, which must not be cut off
         self._waiter: asyncio.Future[None] | None = None
+        self._interrupt: BaseException | None = None
 
     async def run(self) -> BaseException | None:
         """Run to the end; return what the caller leaves with, None if it is decided."""
@@ -38,7 +39,7 @@ class TaskRace:
             raise
         except BaseException as error:  # noqa: BLE001 - raised again when nothing runs any more
             left = error
-        if self._tasks or left is not None:
+        if self._tasks or left is not None or self._interrupt is not None:
             left = await self._clear(left)
         return left
 
@@ -68,6 +69,8 @@ class TaskRace:
         try:
             result = await self._call()
         except BaseException as error:  # noqa: BLE001 - for the caller, who decides
+            if isinstance(error, INTERRUPTS):
+                self._interrupt = error
             self._referee.failed(number, error)
         else:
             if not self._referee.succeeded(number, result):
@@ -124,6 +127,9 @@ class TaskRace:
             except asyncio.CancelledError as error:
                 left = error
                 dropped.append(self._referee.drop())
+        if self._interrupt is not None:
+            left, self._interrupt = self._interrupt, None
+            dropped.append(self._referee.drop())
         for result in dropped:
             await self._discard(result)
         return left

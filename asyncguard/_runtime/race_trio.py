@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from asyncguard._runtime.race import CLOSING, Attempt, discard
+from asyncguard._runtime.race import CLOSING, INTERRUPTS, Attempt, discard
 
 if TYPE_CHECKING:
     from asyncguard._runtime.race import Call, Referee
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 class TrioRace:
     """Attempts as children of a trio nursery."""
 
-    __slots__ = ("_call", "_news", "_referee", "_trio")
+    __slots__ = ("_call", "_interrupt", "_news", "_referee", "_trio")
 
     def __init__(self, referee: Referee, call: Call) -> None:
         self._trio: Any = sys.modules["trio"]
         self._referee = referee
         self._call = call
         self._news = self._trio.Event()
+        self._interrupt: BaseException | None = None
 
     async def run(self) -> BaseException | None:
         """Run to the end; return what the caller leaves with, None if it is decided."""
@@ -35,7 +36,10 @@ class TrioRace:
                     dropped.append(self._referee.drop())
                 nursery.cancel_scope.cancel()
         except BaseException as error:  # noqa: BLE001 - cancelled or interrupted while waiting for the losers
-            left = _leaf(error)
+            left = leaf(error)
+            dropped.append(self._referee.drop())
+        if self._interrupt is not None:
+            left, self._interrupt = self._interrupt, None
             dropped.append(self._referee.drop())
         for result in dropped:
             await self._discard(result)
@@ -56,6 +60,8 @@ class TrioRace:
         try:
             result = await self._call()
         except BaseException as error:  # noqa: BLE001 - for the caller, who is cancelled with us if it is that
+            if isinstance(error, INTERRUPTS):
+                self._interrupt = error
             self._referee.failed(number, error)
         else:
             if not self._referee.succeeded(number, result):
@@ -78,10 +84,10 @@ class TrioRace:
             await discard(result)
 
 
-def _leaf(error: BaseException) -> BaseException:
+def leaf(error: BaseException) -> BaseException:
     """Return what is in a nursery's group: an interrupt rather than a cancellation."""
     if not isinstance(error, BaseExceptionGroup):
         return error
-    leaves = [_leaf(each) for each in cast("BaseExceptionGroup[BaseException]", error).exceptions]
-    interrupts = [leaf for leaf in leaves if isinstance(leaf, KeyboardInterrupt | SystemExit)]
+    leaves = [leaf(each) for each in cast("BaseExceptionGroup[BaseException]", error).exceptions]
+    interrupts = [each for each in leaves if isinstance(each, INTERRUPTS)]
     return (interrupts or leaves)[0]

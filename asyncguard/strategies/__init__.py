@@ -9,11 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asyncguard.strategies.adaptive_concurrency import AdaptiveConcurrency as AdaptiveConcurrency
     from asyncguard.strategies.bulkhead import Bulkhead as Bulkhead
     from asyncguard.strategies.cache_items import CacheItems as CacheItems
     from asyncguard.strategies.cache_result import CacheResult as CacheResult
+    from asyncguard.strategies.chaos import Chaos as Chaos
     from asyncguard.strategies.circuit_breaker import CircuitBreaker as CircuitBreaker
     from asyncguard.strategies.fallback import Fallback as Fallback
+    from asyncguard.strategies.hedge import Hedge as Hedge
     from asyncguard.strategies.memory_guard import MemoryGuard as MemoryGuard
     from asyncguard.strategies.monitor import Monitor as Monitor
     from asyncguard.strategies.rate_limit import RateLimit as RateLimit
@@ -22,11 +25,14 @@ if TYPE_CHECKING:
     from asyncguard.strategies.validate_input import ValidateInput as ValidateInput
 
 _MODULE_OF = {
+    "AdaptiveConcurrency": "adaptive_concurrency",
     "Bulkhead": "bulkhead",
     "CacheItems": "cache_items",
     "CacheResult": "cache_result",
+    "Chaos": "chaos",
     "CircuitBreaker": "circuit_breaker",
     "Fallback": "fallback",
+    "Hedge": "hedge",
     "MemoryGuard": "memory_guard",
     "Monitor": "monitor",
     "RateLimit": "rate_limit",

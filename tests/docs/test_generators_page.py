@@ -21,11 +21,14 @@ TABLE = {match["name"]: match for match in ROW.finditer(PAGE.read_text(encoding=
 
 # How each strategy is made with as little as it needs.
 ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "adaptive_concurrency": ((), {}),
     "bulkhead": ((2,), {}),
     "cache_items": ((60,), {"over": "texts"}),
     "cache_result": ((60,), {}),
+    "chaos": ((0.5,), {"latency": 0.1}),
     "circuit_breaker": ((), {}),
     "fallback": ((None,), {}),
+    "hedge": ((), {}),
     "memory_guard": ((), {}),
     "monitor": (("letters",), {}),
     "rate_limit": (("1000/s",), {}),

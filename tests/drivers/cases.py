@@ -40,6 +40,10 @@ CASES = [
     Case("attempt_timeout", lambda: ag.timeout(30.0, scope="attempt")),
     Case("circuit_breaker", lambda: ag.circuit_breaker(minimum_calls=1000)),
     Case("bulkhead", lambda: ag.bulkhead(1), clean=no_slot_left),
+    Case("bulkhead_weighted", lambda: ag.bulkhead(2, weight=2), clean=no_slot_left),
+    Case("adaptive_concurrency", lambda: ag.adaptive_concurrency(initial=1, max_limit=1), clean=no_slot_left),
+    Case("chaos", lambda: ag.chaos(0.0, error=TransientError, enabled=True)),
+    Case("hedge", ag.hedge, generators=False, async_generators=False),
     Case("rate_limit", lambda: ag.rate_limit("1000/s burst 1000")),
     Case("memory_guard", lambda: ag.memory_guard(estimate=1024), clean=no_slot_left),
     Case(

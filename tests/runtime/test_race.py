@@ -13,6 +13,7 @@ import pytest
 
 from asyncguard import testing
 from asyncguard._runtime import clock, race, race_threads
+from asyncguard._runtime.race_trio import leaf
 
 variable = contextvars.ContextVar("variable", default="outside")
 
@@ -86,10 +87,8 @@ def test_it_runs_in_the_same_task():
 
 def test_a_cancellation_reaches_it_and_what_it_raises_then_has_no_foreign_context():
     async def stubborn():
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(10)
-        except asyncio.CancelledError:
-            pass
         await asyncio.sleep(1)
         raise ValueError("afterwards")
 
@@ -180,7 +179,7 @@ def test_threads_are_marked_as_well():
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
 def test_no_error_leaves_through_an_attempt(error, backend):
     referee = FirstOf()
 
@@ -192,6 +191,18 @@ def test_no_error_leaves_through_an_attempt(error, backend):
 
     testing.run(main, backend=backend)
     assert referee.failures == [error.__name__] * 2
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_leaves_through_the_caller(interrupt, backend):
+    async def call():
+        raise interrupt
+
+    async def main():
+        with pytest.raises(interrupt):
+            await race.run(FirstOf(1), call)
+
+    testing.run(main, backend=backend)
 
 
 def test_a_loop_that_refuses_the_task_leaves_no_coroutine_behind():
@@ -228,6 +239,14 @@ def test_a_referee_that_fails_ends_the_race(backend):
 
     testing.run(main, backend=backend)
     assert not running
+
+
+def test_of_a_group_an_interrupt_leaves_rather_than_a_cancellation():
+    """Some versions of trio put what comes while a nursery waits for its children into a group."""
+    interrupt, first = KeyboardInterrupt(), asyncio.CancelledError()
+    assert leaf(first) is first
+    assert leaf(BaseExceptionGroup("nursery", [first, asyncio.CancelledError()])) is first
+    assert leaf(BaseExceptionGroup("", [first, BaseExceptionGroup("", [interrupt])])) is interrupt
 
 
 # --- closing what nobody gets -----------------------------------------------------------------------------------------

@@ -288,6 +288,32 @@ def test_an_interrupt_in_an_attempt_leaves_through_the_caller(interrupt, number,
     assert cancelled == [3 - number]
 
 
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("moment", [1.25, 9.0], ids=["caller cancelled", "won"])
+def test_an_interrupt_in_the_cleanup_of_a_loser_is_not_lost(interrupt, moment, backend):
+    won = Resource()
+
+    async def main():
+        calls = []
+
+        @always()
+        async def fn():
+            calls.append(1)
+            if len(calls) == 2:
+                await clock.library_sleep(0.5)
+                return won
+            try:
+                await clock.library_sleep(30.0)
+            finally:
+                raise interrupt("stop")
+
+        with pytest.raises(interrupt, match="stop"):
+            await timeout(moment)(fn)()
+
+    testing.run(main, backend=backend)
+    assert won.open is (moment < 1.5)
+
+
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals need the main thread")
 def test_control_c_while_two_attempts_run_leaves_nothing(backend):
     service = Slow(9.0, 9.0)
