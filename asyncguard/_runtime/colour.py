@@ -76,7 +76,7 @@ def refusing_awaitables(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Return sync `fn` with a check that it does not return an awaitable: no guard would see what it does."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        result = fn(*args, **kwargs)
+        result: object = fn(*args, **kwargs)
         if hasattr(type(result), "__await__"):  # as `await` looks it up: a proxy may raise for any attribute
             raise awaitable_from_sync(fn, result)
         return result
