@@ -30,6 +30,7 @@ class Case:
     name: str
     make: Callable[[], Strategy[Any, Any]]
     clean: Callable[[Any], None] = nothing
+    own_tasks: bool = False  # the function runs in a task of its own, so a coroutine cannot be driven by hand
     generators: bool = True
     async_generators: bool = True
 
@@ -44,6 +45,13 @@ CASES = [
     Case("adaptive_concurrency", lambda: ag.adaptive_concurrency(initial=1, max_limit=1), clean=no_slot_left),
     Case("chaos", lambda: ag.chaos(0.0, error=TransientError, enabled=True)),
     Case("hedge", ag.hedge, generators=False, async_generators=False),
+    Case(
+        "hedge_raced",
+        lambda: ag.hedge(delay=60.0, max_extra_load=1.0),
+        generators=False,
+        async_generators=False,
+        own_tasks=True,
+    ),
     Case("rate_limit", lambda: ag.rate_limit("1000/s burst 1000")),
     Case("memory_guard", lambda: ag.memory_guard(estimate=1024), clean=no_slot_left),
     Case(
@@ -52,7 +60,14 @@ CASES = [
         generators=False,
         async_generators=False,
     ),
-    Case("cache_result", lambda: ag.cache_result(60.0), clean=no_flight_left, generators=False, async_generators=False),
+    Case(
+        "cache_result",
+        lambda: ag.cache_result(60.0),
+        clean=no_flight_left,
+        own_tasks=True,
+        generators=False,
+        async_generators=False,
+    ),
     Case("validate_input", lambda: ag.validate_input({})),
     Case("monitor", ag.monitor),
 ]

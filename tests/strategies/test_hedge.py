@@ -483,6 +483,16 @@ def test_an_empty_shared_budget_stops_hedging_and_costs_our_own_nothing(backend)
     testing.run(main, backend=backend)
 
 
+def test_a_hedge_that_our_own_budget_refuses_costs_the_shared_one_nothing(backend):
+    async def main():
+        shared = RetryBudget(ratio=0.0, min_per_second=5)
+        service = Service((10.0, "original"), (0.1, "copy"))
+        assert await hedge(delay=1.0, max_extra_load=0.1, budget=shared)(service.__call__)() == "original"
+        assert shared.at(clock.current()).left(clock.current().now()) == 50
+
+    testing.run(main, backend=backend)
+
+
 def test_a_budget_is_shared_with_the_retry_of_the_same_dependency():
     async def main():
         shared = RetryBudget(ratio=0.0, min_per_second=0.2)  # two within the window

@@ -32,7 +32,7 @@ class Resource:
         self.open = True
 
     async def aclose(self):
-        await clock.library_sleep(0)
+        await clock.library_sleep(0.01)
         self.open = False
 
 
@@ -174,6 +174,18 @@ def test_trio_cancellation_at_any_moment_leaves_nothing(moment, cleanup):
 
     testing.run(main, backend="trio")
     assert [result for result in service.results if result.open] == got
+
+
+def test_a_result_that_comes_too_late_is_closed_to_its_end(backend):
+    """Both copies succeed in the same turn: closing the other one must not be cut off."""
+    service = Slow(1.0)
+
+    async def main():
+        won = await always(delay=0.0)(service.__call__)()
+        assert len(service.results) == 2
+        assert [result for result in service.results if result.open] == [won]
+
+    testing.run(main, backend=backend)
 
 
 def test_trio_cancellation_leaves_as_it_is_and_in_no_group():

@@ -85,10 +85,11 @@ TABLE: dict[str, dict[str, tuple[object, ...]]] = {
         "max_wait": NO_DURATION,
     },
     "hedge": {
-        "max_extra_load": NO_FRACTION,
+        "max_extra_load": (0, *NO_FRACTION),
         "delay": NO_DURATION,
         "max_hedges": NO_COUNT,
-        "budget": ("empty", 3, True),
+        "budget": ("default", 3, True),
+        "partition": NO_CALLABLE,
     },
     "chaos": {
         "rate": NO_FRACTION,
