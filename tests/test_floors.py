@@ -47,7 +47,7 @@ IMPURE = {
     "time", "urllib", "warnings",
 }  # fmt: skip
 # Parts that wait for nobody: a lock around arithmetic, its renewal after a fork, a path as a value.
-ALLOWED_PARTS = {"os": {"register_at_fork"}, "pathlib": {"PurePath"}, "threading": {"Lock"}}
+ALLOWED_PARTS = {"os": {"register_at_fork"}, "pathlib": {"PurePath"}, "threading": {"Lock", "RLock"}}
 PURE_LIBRARIES = {"xxhash"}
 
 # Where an event loop may be named. Everything else leaves waiting to `_runtime`.

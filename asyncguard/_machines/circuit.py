@@ -35,7 +35,8 @@ class Circuit:
 
     def __init__(self, rules: CircuitRules, clock: Callable[[], float], label: str = "circuit_breaker") -> None:
         self.outcomes = True
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may end an abandoned call on the thread that holds the lock.
+        self._lock = threading.RLock()
         self._clock = clock
         self._label = label
         self._rules = rules
@@ -240,7 +241,7 @@ class Circuit:
 
     def after_fork(self) -> None:
         """In a forked child: a new lock, and no probe in flight."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if isinstance(self._epoch, Probes):
             self._epoch.forget_running()
 

@@ -33,6 +33,12 @@ class CircuitBreaker(AdmissionStrategy[CircuitBreakerOptions, Circuit]):
     """The circuit of one dependency, or one for each partition."""
 
     kind: ClassVar[str] = "circuit_breaker"
+    shared: ClassVar[frozenset[str]] = frozenset(
+        {
+            "failure_rate", "window", "minimum_calls", "open_for", "slow_call", "slow_call_rate",
+            "consecutive_failures", "open_factor", "max_open_for", "half_open_calls",
+        }
+    )  # fmt: skip
     two_phase: ClassVar[bool] = True
     rejection: ClassVar[str] = "open"
 

@@ -53,6 +53,7 @@ class RateLimit(AdmissionStrategy[RateLimitOptions, Bucket]):
     """The rates of one service, or of each partition of it."""
 
     kind: ClassVar[str] = "rate_limit"
+    shared: ClassVar[frozenset[str]] = frozenset({"rates"})
     rejection: ClassVar[str] = "rate"
 
     def new_gate(self, clock: Clock, partition: str) -> Bucket:

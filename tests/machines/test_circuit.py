@@ -493,3 +493,10 @@ def test_under_threads_no_outcome_is_lost(clock: Clock) -> None:
     for thread in threads:
         thread.join()
     assert circuit.describe().startswith("CLOSED, 120 of 6000 failed")
+
+
+def test_a_call_that_the_garbage_collector_ends_on_the_thread_that_holds_the_lock_does_not_wait_for_itself() -> None:
+    circuit = Circuit(CircuitRules(), clock=lambda: 0.0)
+    with circuit._lock:
+        assert circuit._lock.acquire(blocking=False), "the lock is not reentrant: `abandoned` would deadlock"
+        circuit._lock.release()

@@ -175,3 +175,20 @@ def test_what_is_made_has_the_name_and_the_options_that_were_given(kind):
     name = "monitor" if kind == "monitor" else "mine"
     assert (strategy.name, strategy.options.name) == (name, "mine")
     assert (strategy.options.mode, strategy.kind) == ("observe", kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "value"),
+    [
+        ("bulkhead", "max_concurrent", 2),
+        ("rate_limit", "rates", ("5/s",)),
+        ("circuit_breaker", "open_for", 1.0),
+        ("timeout", "scope", "attempt"),
+    ],
+)
+def test_what_all_calls_share_cannot_be_overridden_for_a_block(kind, option, value):
+    with (
+        pytest.raises(TypeError, match=f"{option} is the same for all calls"),
+        MAKE[kind]().override(**{option: value}),
+    ):
+        """Refused."""
