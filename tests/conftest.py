@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ from asyncguard._runtime import dispatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A shell starts what runs in the background with SIGINT ignored; tests of Ctrl-C need what a terminal gives.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Few examples while working, many in .ci/run. No deadlines: a slow machine is not a wrong answer.
 settings.register_profile("default", max_examples=25, deadline=None)
