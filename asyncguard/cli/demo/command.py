@@ -91,6 +91,8 @@ def _leave_on_signals(signals: list[int]) -> None:
 
     def leave(number: int) -> None:
         signals.append(number)
+        # The database goes down under connections that are just being given back: nobody awaits their errors.
+        loop.set_exception_handler(lambda _loop, _context: None)
         if task is not None:
             task.cancel()
 
