@@ -103,5 +103,5 @@ def _on_host(value: Any, kind: type[Any], freeze: Freeze) -> Hashable:
             value = value.detach().cpu()
         host = value.get() if hasattr(value, "__cuda_array_interface__") else numpy.asarray(value)
     except Exception as error:
-        raise UnkeyableError(kind, f"cannot be read as an array ({type(error).__name__})") from error
+        raise UnkeyableError(kind, f"cannot be read as an array ({error})") from error
     return (kind, str(value.dtype), freeze(host))

@@ -75,7 +75,7 @@ def _ipc(frame: Any) -> bytes:
     try:
         frame.rechunk().write_ipc(out)
     except Exception as error:
-        raise UnkeyableError(frame.__class__, f"cannot be written as Arrow data ({type(error).__name__})") from error
+        raise UnkeyableError(frame.__class__, f"cannot be written as Arrow data ({error})") from error
     return digests.of_bytes(out.getvalue())
 
 
