@@ -592,7 +592,8 @@ def test_a_deadline_that_is_closed_while_others_fire_is_left_alone():
 
     async def main():
         expiries = deadlines.LoopTimers(clocks.REAL, 1.0).of(asyncio.get_running_loop())
-        first, second, third = (deadlines.TaskDeadline(1.0, -10.0, Task(), expiries) for _ in range(3))
+        first, second, third = (contextvars.Context().run(expiries.begin, Task()) for _ in range(3))
+        first.when = second.when = third.when = 0.0
         others.append(second)
         expiries._fire()
         assert [first.expired, second.expired, third.expired] == [True, False, True]

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from asyncguard._runtime import clock as clocks
-from asyncguard._runtime.deadlines import Deadline, TaskDeadline, running_task, trio_scope
+from asyncguard._runtime.deadlines import Deadline, LoneDeadline, TaskDeadline, running_task, trio_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -24,7 +24,7 @@ def bounded(
     task = running_task()
     now = clocks.current().now()
     if task is not None:
-        with _bounded_task(TaskDeadline(seconds, now, task, None), over, swallowed) as bound:
+        with _bounded_task(LoneDeadline(seconds, now, task), over, swallowed) as bound:
             yield bound
         return
     deadline = Deadline(seconds, now)

@@ -14,6 +14,8 @@ import math
 import sys
 import weakref
 from contextvars import Context, ContextVar
+from threading import get_ident
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asyncguard._runtime import clock as clocks
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextvars import Token
 
+    Last = tuple[Callable[[], asyncio.AbstractEventLoop | None], int, "Expiries"]
+
 current_task = asyncio.current_task
-"""Raises RuntimeError where no asyncio loop runs: the hot path of `timeout` asks it directly."""
+"""With a loop, a dictionary's look; without one, Python 3.11 asks the kernel for the process's id each time."""
 
 _current: ContextVar[Deadline | None] = ContextVar("asyncguard_deadline", default=None)
 
@@ -36,7 +40,7 @@ class Deadline:
     `open`: a task that outlives the scope is not bound by a deadline that is over.
     """
 
-    __slots__ = ("__weakref__", "_token", "inherited", "open", "outer", "seconds", "when")
+    __slots__ = ("_token", "inherited", "open", "outer", "seconds", "when")
 
     def __init__(self, seconds: float, now: float) -> None:
         self.seconds = seconds
@@ -84,6 +88,12 @@ def remaining() -> float | None:
     return None if deadline is None else max(0.0, deadline.when - clocks.current().now())
 
 
+def forget() -> None:
+    """Be bound by no deadline around us any more, for as long as the context lasts (`detached` ends with its block)."""
+    if _current.get() is not None:
+        _current.set(None)
+
+
 @contextlib.contextmanager
 def detached() -> Generator[None]:
     """Run the block without the deadline around it: for clean-up, and for work that outlives the request.
@@ -98,103 +108,125 @@ def detached() -> Generator[None]:
 
 
 class TaskDeadline(Deadline):
-    """A deadline that cancels its asyncio task when it is over. It is set and armed when it is built.
+    """A deadline that cancels its asyncio task when it is over; `Expiries.begin` sets and arms it.
 
-    `expiries` holds the deadlines of the same duration; None for a duration that is used once. The constructor and
-    `close` are the hot path of every timeout: flat on purpose.
+    Building it and `close` are the hot path of every timeout: flat on purpose.
     """
 
-    __slots__ = ("_cancelling", "_watch", "expired", "task")
+    __slots__ = ("cancelling", "expired", "tasks")
+    cancelling: int
+    tasks: dict[TaskDeadline, asyncio.Task[Any]]
+    expired: bool
 
-    def __init__(self, seconds: float, now: float, task: asyncio.Task[Any], expiries: Expiries | None) -> None:
-        self.seconds = seconds
-        self.when = now + seconds
-        self.inherited = self.expired = False
-        self.open = True
-        self.task = task
-        self._cancelling = task.cancelling()
-        self.outer = outer = _current.get()
-        if outer is not None:
-            self._inherit()
-        if expiries is None or self.inherited:
-            self._arm_alone()
-        else:
-            self._watch: dict[TaskDeadline, asyncio.TimerHandle | None] = expiries.open
-            self._watch[self] = None
-            if not expiries.armed:
-                expiries.arm(seconds)
-        self._token = _current.set(self)
-
-    def _arm_alone(self) -> None:
-        """Use a timer of its own, unless an earlier deadline of the same task will cancel it anyway.
-
-        An earlier deadline that was inherited from another task cancels that task, not this one.
-        """
-        self._watch = {}
-        if self.inherited and self._outer_cancels_us():
-            return
-        loop = self.task.get_loop()
-        left = max(0.0, self.when - clocks.current().now())
-        self._watch[self] = loop.call_later(left, self.expire, context=Context())
-
-    def _outer_cancels_us(self) -> bool:
-        outer = self.outer
-        while outer is not None:
-            if outer.open and outer.when <= self.when and isinstance(outer, TaskDeadline) and outer.task is self.task:
-                return True
-            outer = outer.outer
-        return False
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """The task it cancels, None when it is over: who started a task inside must not keep our task's result."""
+        return self.tasks.get(self)
 
     def expire(self) -> None:
         """The moment has come: cancel the task."""
         self.expired = True
-        self.task.cancel()
+        self.tasks[self].cancel()
 
     def close(self) -> None:
         """End it: no timer, nothing inherited any more."""
         self.open = False
-        timer = self._watch.pop(self, None)
-        if timer is not None:
-            timer.cancel()
         if not self.expired:
-            del self.task  # a task started inside keeps us in its context, and must not keep our task's result
-        token = self._token
-        if token is not None:
-            self._token = None
-            try:
-                _current.reset(token)
-            except ValueError:  # closed by the garbage collector in another context: `bring_back`, without a call
-                return
+            del self.tasks[self]
+        if _current.get() is self:  # not where the garbage collector closes it, in some other context
+            _current.set(self.outer)
 
     def take_back(self) -> None:
         """The function swallowed our cancellation and returned: the task is not being cancelled any more."""
-        self.task.uncancel()
-        del self.task
+        self.tasks.pop(self).uncancel()
 
     def uncancelled(self, error: BaseException | None) -> bool:
         """After the end of an expired one: take our cancellation back; tell whether `error` was only ours.
 
         Call it exactly once. False if somebody else cancelled the task as well: then the cancellation wins.
         """
-        alone = self.task.uncancel() <= self._cancelling
-        del self.task
+        alone = self.tasks.pop(self).uncancel() <= self.cancelling
         return alone and type(error) is asyncio.CancelledError
+
+
+class LoneDeadline(TaskDeadline):
+    """One with a timer of its own: of a duration that is used once, or of an earlier deadline around it.
+
+    It needs no timer where an earlier deadline of the same task will cancel it anyway; an earlier one that was
+    inherited from another task cancels that task, not this one.
+    """
+
+    __slots__ = ("_timer",)
+
+    def __init__(self, seconds: float, now: float, task: asyncio.Task[Any]) -> None:
+        super().__init__(seconds, now)
+        self.expired = False
+        self.cancelling = task.cancelling()
+        self.tasks = {self: task}
+        self._timer = None if self.inherited and self._outer_cancels(task) else self._armed(task.get_loop())
+        _current.set(self)
+
+    def _armed(self, loop: asyncio.AbstractEventLoop) -> asyncio.TimerHandle:
+        left = max(0.0, self.when - clocks.current().now())
+        return loop.call_later(left, self.expire, context=Context())
+
+    def _outer_cancels(self, task: asyncio.Task[Any]) -> bool:
+        outer = self.outer
+        while outer is not None:
+            if outer.open and outer.when <= self.when and isinstance(outer, TaskDeadline) and outer.task is task:
+                return True
+            outer = outer.outer
+        return False
+
+    def close(self) -> None:
+        """End it, and its timer."""
+        super().close()
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+_blank = TaskDeadline.__new__
 
 
 class Expiries:
     """The open deadlines of one constant duration, `seconds`, on one loop, in the order in which they expire.
 
-    A deadline that is over is taken out of `open`; the timer stays and is armed anew only when it fires.
+    A deadline that is over is taken out of `tasks`; the timer stays and is armed anew only when it fires.
     """
 
-    __slots__ = ("_clock", "_loop", "armed", "open", "seconds")
+    __slots__ = ("_clock", "_loop", "armed", "seconds", "tasks")
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None, clock: clocks.Clock, seconds: float) -> None:
         self._loop: Callable[[], asyncio.AbstractEventLoop | None] = _no_loop if loop is None else weakref.ref(loop)
         self._clock = clock
         self.seconds = seconds
-        self.open: dict[TaskDeadline, asyncio.TimerHandle | None] = {}
+        self.tasks: dict[TaskDeadline, asyncio.Task[Any]] = {}
         self.armed = False
+
+    def begin(self, task: asyncio.Task[Any]) -> TaskDeadline:
+        """Start a deadline for a task of this loop: the one place that is called for each happy call.
+
+        The attributes are set here: a Python `__init__` would cost a quarter more.
+        """
+        now = monotonic()
+        outer = _current.get()
+        if outer is not None:
+            outer = current()
+            if outer is not None and outer.when < now + self.seconds:
+                return LoneDeadline(self.seconds, now, task)
+        deadline = _blank(TaskDeadline)
+        deadline.seconds = seconds = self.seconds
+        deadline.when = now + seconds
+        deadline.inherited = deadline.expired = False
+        deadline.open = True
+        deadline.outer = outer
+        deadline.cancelling = task.cancelling()
+        deadline.tasks = tasks = self.tasks
+        tasks[deadline] = task
+        if not self.armed:
+            self.arm(seconds)
+        _current.set(deadline)
+        return deadline
 
     def arm(self, seconds: float) -> None:
         """Start the timer."""
@@ -207,13 +239,12 @@ class Expiries:
     def _fire(self) -> None:
         self.armed = False
         now = self._clock.now()
-        for deadline in list(self.open):
-            if not deadline.open:  # the collector ended its call while we were here
+        for deadline in list(self.tasks):
+            if deadline.expired or not deadline.open:  # being unwound, or the collector ended its call in this loop
                 continue
             if deadline.when > now:
                 self.arm(deadline.when - now)
                 return
-            self.open.pop(deadline, None)
             deadline.expire()
 
 
@@ -225,7 +256,7 @@ class LoopTimers:
     """The expiries of one duration, for each event loop; a loop that is gone takes its own along.
 
     Another duration needs other timers: in one list of two durations the shorter would be late. `last` is a weak
-    reference to the loop asked for last and its expiries: the hot path looks there first.
+    reference to the loop asked for last, the thread in which it ran, and its expiries: the hot path looks there first.
     """
 
     __slots__ = ("__weakref__", "_by_loop", "_clock", "last", "seconds")
@@ -238,14 +269,14 @@ class LoopTimers:
     def after_fork(self) -> None:
         """Forget all loops: those of the parent do not run here."""
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Expiries] = weakref.WeakKeyDictionary()
-        self.last: tuple[Callable[[], object], Expiries] = (_no_loop, Expiries(None, self._clock, self.seconds))
+        self.last: Last = (_no_loop, 0, Expiries(None, self._clock, self.seconds))
 
     def of(self, loop: asyncio.AbstractEventLoop) -> Expiries:
-        """Return the expiries of a loop."""
+        """Return the expiries of the loop that runs in this thread."""
         expiries = self._by_loop.get(loop)
         if expiries is None:
             expiries = self._by_loop[loop] = Expiries(loop, self._clock, self.seconds)
-        self.last = (weakref.ref(loop), expiries)
+        self.last = (weakref.ref(loop), get_ident(), expiries)
         return expiries
 
 

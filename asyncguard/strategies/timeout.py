@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from time import monotonic
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from asyncguard import events
@@ -95,17 +95,15 @@ class Timeout(Transparent[TimeoutOptions, LoopTimers]):
         async def timed(*args: Any, **kwargs: Any) -> Any:
             if strategy.special:
                 return await _unusual(strategy, fn, site, args, kwargs)
-            try:
-                task = current_task()
-            except RuntimeError:
-                task = None
+            last, thread, expiries = strategy.core.last
+            loop = last()
+            task = current_task(loop) if loop is not None and thread == get_ident() else None
             if task is None:
-                return await _on_trio(strategy, fn, site, args, kwargs)
-            loop = task.get_loop()
-            last, expiries = strategy.core.last
-            if last() is not loop:
-                expiries = strategy.core.of(loop)
-            deadline = TaskDeadline(expiries.seconds, monotonic(), task, expiries)
+                task = running_task()
+                if task is None:
+                    return await _on_trio(strategy, fn, site, args, kwargs)
+                expiries = strategy.core.of(task.get_loop())
+            deadline = expiries.begin(task)
             if deadline.inherited:
                 strategy.refuse_late(site, deadline)
             try:
