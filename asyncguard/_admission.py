@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from asyncguard._machines import checks
 from asyncguard._machines.gate import Gate, Request
-from asyncguard._machines.partitions import PartitionBy, Partitions, check_partition, partition_key
+from asyncguard._machines.partition_keys import PartitionBy, check_partition, in_words, partition_key
+from asyncguard._machines.partitions import Partitions
 from asyncguard._passage import PermitBlock, judge, open_async, open_sync
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import generators
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 GateT = TypeVar("GateT", bound=Gate)
 
-LONGEST_KEY = 200
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionOptions(Options):
@@ -52,12 +51,6 @@ class AdmissionOptions(Options):
 
 
 AdmissionOptionsT = TypeVar("AdmissionOptionsT", bound=AdmissionOptions)
-
-
-def in_words(key: object) -> str:
-    """Return the key of a partition as it is shown in messages and events: a whole prompt may be one."""
-    text = str(key)
-    return text if len(text) <= LONGEST_KEY else f"{text[: LONGEST_KEY - 1]}…"
 
 
 class Gates(Generic[GateT]):
@@ -134,8 +127,7 @@ class AdmissionStrategy(Transparent[AdmissionOptionsT, Gates[GateT]]):
         core = self.core_here()
         if by is None:
             return core.single, ""
-        key = partition_key(by, args, kwargs)
-        return core.partitions.get(key), in_words(key)
+        return core.partitions.find(partition_key(by, args, kwargs))
 
     # --- drivers ---
 

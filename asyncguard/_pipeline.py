@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 
 from asyncguard._order import Misplaced, harmful_pairs, reason_at
 from asyncguard._runtime import colour, streams
+from asyncguard._runtime.chains import Chains, Target
 from asyncguard._strategy import Strategy, Transparent, everything
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from asyncguard._machines.partitions import PartitionBy
+    from asyncguard._machines.partition_keys import PartitionBy
 
 AnyStrategy = Strategy[Any, Any]
 F = TypeVar("F", bound="Callable[..., object]")
@@ -54,17 +55,26 @@ _named: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 class Site:
     """One guarded function in one pipeline: what a driver knows about the place where it runs."""
 
-    __slots__ = ("__weakref__", "function", "holds", "monitored", "name", "pipeline", "stream")
+    __slots__ = ("__weakref__", "_function", "asked", "holds", "kind", "monitored", "name", "pipeline", "stream")
 
-    def __init__(self, pipeline: Pipeline, function: Callable[..., Any]) -> None:
+    def __init__(self, pipeline: Pipeline, function: Callable[..., Any] | Target) -> None:
         self.pipeline = pipeline
-        self.function = function
-        self.name = pipeline.name or _monitored_as(pipeline) or colour.name_of(function)
+        self._function = function
+        self.asked = False  # for its function: who asks for it may keep it
+        name = function.name if isinstance(function, Target) else colour.name_of(function)
+        self.name = pipeline.name or _monitored_as(pipeline) or name
         pipeline.label = pipeline.label or self.name
+        self.kind: colour.Kind | None = None  # None for a block of code
         self.stream = pipeline.stream
         self.monitored = any(strategy.monitors for strategy in pipeline)
         self.holds = pipeline.stream or any(strategy.holds for strategy in pipeline)
         _sites.add(self)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The guarded function."""
+        self.asked = True
+        return self._function.find() if isinstance(self._function, Target) else self._function
 
 
 def _monitored_as(pipeline: Pipeline) -> str | None:
@@ -109,6 +119,9 @@ class Pipeline(Generic[TypeT]):
         self.label = name  # how it is called in words: its name, or that of the first function it guards
         self.partition = partition
         self.stream = stream
+        self._keeps = False  # whether some strategy keeps the function it is given, as caches do
+        self._from_inside = _blocks(strategies)[::-1]
+        self._chains: dict[colour.Kind, Chains[Callable[..., Any]]] = {"async": Chains(), "sync": Chains()}
         if name is not None:
             _named.add(self)
 
@@ -126,8 +139,7 @@ class Pipeline(Generic[TypeT]):
     async def call(self: Pipeline[Widened], fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
     async def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Await `fn(*args, **kwargs)` through the pipeline; `fn` may be any callable that returns an awaitable."""
-        target = fn if colour.kind_of(fn) == "async" else colour.as_async(fn)
-        return await self._entry(fn, target, "async")(*args, **kwargs)
+        return await (self._chains["async"].get(fn) or self._entry(fn, "async"))(*args, **kwargs)
 
     @overload
     def call_sync(self: Pipeline[Kept], fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -135,17 +147,32 @@ class Pipeline(Generic[TypeT]):
     def call_sync(self: Pipeline[Widened], fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
     def call_sync(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Return `fn(*args, **kwargs)`, called through the pipeline."""
-        return self._entry(fn, fn, "sync")(*args, **kwargs)
+        return (self._chains["sync"].get(fn) or self._entry(fn, "sync"))(*args, **kwargs)
 
-    def _entry(self, fn: Callable[..., Any], target: Callable[..., Any], kind: colour.Kind) -> Callable[..., Any]:
+    def _entry(self, fn: Callable[..., Any], kind: colour.Kind) -> Callable[..., Any]:
+        """Build the drivers around a function that is called through the pipeline, and keep them while it lives."""
         if not callable(fn):
             raise TypeError(f"a pipeline calls a function: pipeline.call(fn, ...), got {fn!r}; leave its call to us")
-        return self.build(_opening(target, kind, self), kind, Site(self, fn))
+        hidden = colour.kind_of(fn) != "async"
+        target = None if self._keeps else self._chains[kind].target(fn)
+        if target is not None:
+            site = Site(self, target)
+            chain = self._around(target.caller(), kind, site, hidden=hidden)
+            if not site.asked:
+                self._chains[kind].keep(fn, target, chain)
+                return chain
+            self._keeps = True  # a chain that is kept would keep the function, and its object, alive
+        return self._around(fn, kind, Site(self, fn), hidden=hidden)
+
+    def _around(self, fn: Callable[..., Any], kind: colour.Kind, site: Site, *, hidden: bool) -> Callable[..., Any]:
+        call = colour.awaiting(fn) if kind == "async" and hidden else fn
+        return self.build(_opening(call, kind, self), kind, site)
 
     def build(self, fn: Callable[..., Any], kind: colour.Kind, site: Site) -> Callable[..., Any]:
         """Wrap `fn` in the drivers of the strategies, innermost first."""
+        site.kind = kind
         call = colour.refusing_awaitables(fn) if kind == "sync" else fn
-        for block in reversed(_blocks(self._strategies)):
+        for block in self._from_inside:
             call = block[0].wrap_block(block, call, kind, site)
         return call
 
@@ -317,6 +344,11 @@ def _warn_about_order(outer: Pipeline, pipeline: Pipeline) -> None:
     for misplaced in harmful_pairs(tuple(pipeline)):
         if misplaced.outer < new:
             warnings.warn(str(misplaced), Misplaced.Warning, stacklevel=5)
+
+
+def sites_of(strategy: AnyStrategy) -> list[Site]:
+    """Return the functions that a strategy guards."""
+    return [site for site in everything(_sites) if any(each is strategy for each in site.pipeline)]
 
 
 def in_use() -> list[tuple[str, Pipeline]]:

@@ -8,14 +8,14 @@ import fnmatch
 import os
 import threading
 import weakref
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from asyncguard._machines import checks
 from asyncguard._order import PLACES
 from asyncguard._runtime import clock as clocks
-from asyncguard._runtime import colour, dispatch, notices, record
+from asyncguard._runtime import dispatch, notices, record
 from asyncguard._runtime.contexts import bring_back
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Options:
         if self.name is not None and (not isinstance(self.name, str) or not self.name):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise checks.wrong_type("name", self.name, "a non-empty string")
         if self.on_event is not None:
-            colour.plain("on_event", checks.function("on_event", self.on_event))
+            checks.function("on_event", self.on_event)
 
     def set(self, option: str, value: object) -> None:
         """Replace an option by its normalised form, from `__post_init__` only."""
@@ -86,6 +86,8 @@ class Strategy(Generic[OptionsT, CoreT]):
     joins: ClassVar[bool] = False  # neighbours of the same family share one driver
     monitors: ClassVar[bool] = False
     shared: ClassVar[frozenset[str]] = frozenset()  # options of the state that all calls share: no block has its own
+    fixed: ClassVar[dict[str, str]] = {}  # options that nothing can change any more, and why
+    fitted: ClassVar[frozenset[str]] = frozenset()  # options that `fits` looks at
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
@@ -137,13 +139,15 @@ class Strategy(Generic[OptionsT, CoreT]):
     def wrap_block(self, block: list[Strategy[Any, Any]], fn: Call, kind: Kind, site: Site) -> Call:
         """Wrap `fn` in the driver of this strategy (a block of one, unless the family shares drivers)."""
         del block
-        wrap = {
-            "async": self.wrap_async,
-            "sync": self.wrap_sync,
-            "async generator": self.wrap_async_generator,
-            "generator": self.wrap_generator,
-        }[kind]
-        return wrap(fn, site)
+        self.fits(self.options, site)
+        if kind == "async":
+            return self.wrap_async(fn, site)
+        if kind == "sync":
+            return self.wrap_sync(fn, site)
+        return self.wrap_async_generator(fn, site) if kind == "async generator" else self.wrap_generator(fn, site)
+
+    def fits(self, options: OptionsT, site: Site) -> None:
+        """Raise TypeError if a function cannot have these options; asked at decoration and before they change."""
 
     def wrap_async(self, fn: Call, site: Site) -> Call:
         """Return the driver around a coroutine function."""
@@ -208,20 +212,31 @@ class Strategy(Generic[OptionsT, CoreT]):
 
         An invalid change changes nothing.
 
-        Raises TypeError for an unknown option and ValueError for a value out of range.
+        Raises TypeError for an option that is unknown, or built in, or not for the functions that are guarded already,
+        and ValueError for a value out of range.
         """
-        with self._special_lock:  # all of it: of two changes at once none may undo the other
-            options = self._changed(changes)
-            with self._lock:
-                self.options = options
+        while not self._put_in_force(changes):
+            """Another thread has changed something meanwhile: of two changes at once none may undo the other."""
+
+    def _put_in_force(self, changes: dict[str, Any]) -> bool:
+        before = self.options
+        options = self._changed(changes)  # outside of the lock: checks may show a value of the user, in an error
+        with self._special_lock:
+            if self.options is not before:
+                return False
+            self.options = options
             self.reconfigured()
+            if clocks.current() is not clocks.REAL:
+                Context().run(self.reconfigured)  # the state on the real clock, too
             self.reconsider()
+        return True
 
     @contextlib.contextmanager
     def override(self, **changes: Any) -> Generator[None]:
         """Use other options within the block, in this context and what is started from it, until the block ends."""
-        for option in self.shared.intersection(changes):
-            raise TypeError(f"{option} is the same for all calls, it cannot be overridden for a block of them")
+        for option in changes:
+            if option in self.shared or option == "on_event":
+                raise TypeError(f"{option} is the same for all calls, it cannot be overridden for a block of them")
         options = self._changed(changes)
         with self._lock:
             self._overridden += 1
@@ -246,7 +261,21 @@ class Strategy(Generic[OptionsT, CoreT]):
                     f"{self.kind} has no option {option!r} that can be changed; it has: {', '.join(sorted(known))}"
                 )
                 raise TypeError(message)
-        return dataclasses.replace(self.options, **changes)
+        now = self.options
+        options = dataclasses.replace(now, **changes)
+        for option in changes:
+            if option in self.fixed and getattr(options, option) != getattr(now, option):
+                raise TypeError(f"{option} of {self.kind} cannot be changed: {self.fixed[option]}")
+        if not self.fitted.isdisjoint(changes):
+            for site in self.sites():
+                self.fits(options, site)
+        return options
+
+    def sites(self) -> list[Site]:
+        """Return the functions that it guards."""
+        from asyncguard._pipeline import sites_of
+
+        return sites_of(self)
 
     def _set_special(self) -> None:
         self.special = (
@@ -267,12 +296,12 @@ class Strategy(Generic[OptionsT, CoreT]):
         """Tell whether anybody listens, before an event is built on a hot path."""
         return bool(dispatch.handlers) or site.monitored or self.options.on_event is not None
 
-    def facts(self, site: Site, partition: object = None) -> dict[str, Any]:
-        """Return the fields that every event has, for `emit(site, Something(**facts, ...))`."""
+    def facts(self, site: Site, partition: str = "") -> dict[str, Any]:
+        """Return the fields that every event has, for `emit(site, Something(**facts, ...))`; `partition` in words."""
         return {
             "pipeline": site.name,
             "strategy": self.name,
-            "partition": "" if partition is None else str(partition),
+            "partition": partition,
             "observed": self.mode_at(site) == "observe",
         }
 

@@ -1,7 +1,8 @@
 """What happened, as frozen facts: one class per event, named after it.
 
 Handlers (`on_event=` of a strategy, `asyncguard.subscribe`) receive these. New fields may be added; none goes away.
-Nothing of the user's data is in them, except the exception that was raised.
+Nothing of the user's data is in them, except the exception that was raised and the partition, in which what looks like
+a secret is redacted.
 """
 
 from __future__ import annotations

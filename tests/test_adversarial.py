@@ -606,17 +606,20 @@ def test_a_deadline_that_is_closed_while_others_fire_is_left_alone():
 
 def test_two_changes_at_once_do_not_undo_each_other(monkeypatch):
     limit = ag.bulkhead(1)
-    alone = []
-    replace = dataclasses.replace
+    replace, others = dataclasses.replace, [{"max_wait": 5}, {"max_queue": 7}]
 
-    def watched(options, **changes):
-        alone.append(limit._special_lock._is_owned())
+    def slow(options, **changes):
+        """Another thread changes something while the new options are made."""
+        if others:
+            thread = threading.Thread(target=limit.configure, kwargs=others.pop())
+            thread.start()
+            thread.join(30)
         return replace(options, **changes)
 
-    monkeypatch.setattr(dataclasses, "replace", watched)
-    monkeypatch.setattr(limit, "reconfigured", lambda: alone.append(limit._special_lock._is_owned()))
+    monkeypatch.setattr(dataclasses, "replace", slow)
     limit.configure(max_concurrent=2)
-    assert alone == [True, True], "options are read, replaced and put in force in one go"
+    assert (limit.options.max_concurrent, limit.options.max_wait, limit.options.max_queue) == (2, 5, 7)
+    assert (limit.gate.size, limit.gate.max_queue) == (2, 7)
 
 
 def test_one_strategy_that_cannot_be_closed_keeps_no_other_open(monkeypatch, backend):

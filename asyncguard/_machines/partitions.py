@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from contextvars import ContextVar
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Generic, Protocol, TypeVar
 
 from asyncguard._machines import checks
+from asyncguard._machines.partition_keys import canonical, in_words
 
-__all__ = ["PartitionBy", "Partitions", "check_partition", "partition_key"]
-
-PartitionBy = Callable[..., Hashable] | ContextVar[Any]
-"""What `partition=` takes: a function of the call's arguments, or a context variable."""
+__all__ = ["Partitions"]
 
 
 class Idle(Protocol):
@@ -29,30 +26,12 @@ class Idle(Protocol):
 ItemT = TypeVar("ItemT", bound=Idle)
 
 
-def check_partition(value: object) -> PartitionBy | None:
-    """Return a `partition=` option; raise TypeError if it is neither callable nor a ContextVar."""
-    if value is None or isinstance(value, ContextVar):
-        return cast("PartitionBy | None", value)
-    if callable(value):
-        return checks.plain("partition", value)
-    raise checks.wrong_type("partition", value, "a callable on the arguments, or a ContextVar")
-
-
-def partition_key(by: PartitionBy, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-    """Return the key of a call; raise TypeError if it is not hashable. An unset ContextVar is the partition None."""
-    key: Any = by.get(None) if isinstance(by, ContextVar) else by(*args, **kwargs)
-    try:
-        hash(key)
-    except TypeError:
-        raise checks.wrong_type("the key of partition=", key, "hashable (a string, a number, a tuple)") from None
-    return cast("Hashable", key)
-
-
 class Partitions(Generic[ItemT]):
     """A map key -> gate, made on first use by `make(key)`; at most `limit` gates, plus those that are not idle.
 
     A gate is the most recently used one when `get` returns it, so it is not evicted before its caller has used it
-    unless `limit` other keys come in between. Safe to use from several threads.
+    unless `limit` other keys come in between. Safe to use from several threads. Keys are made canonical before the lock
+    is taken, so no `==` or `hash` of the user runs inside.
     """
 
     __slots__ = ("_gates", "_limit", "_lock", "_make", "_sweep_at")
@@ -61,23 +40,38 @@ class Partitions(Generic[ItemT]):
         self._make = make
         self._limit = checks.integer("limit", limit, least=1)
         self._sweep_at = self._limit
-        self._gates: dict[Hashable, ItemT] = {}
+        self._gates: dict[Hashable, tuple[ItemT, str]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> ItemT:
-        """Return the gate of a key and mark it as the one used last."""
+        """Return the gate of a key and mark it as the one used last; errors as `find`."""
+        return self.find(key)[0]
+
+    def find(self, key: Hashable) -> tuple[ItemT, str]:
+        """Return the gate of a key and the key in words; mark it as the one used last.
+
+        Raises TypeError for what is no key of a partition, ValueError for NaN.
+        """
+        if type(key) is not str:
+            key = canonical(key)
         with self._lock:
-            gate = self._gates.pop(key, None)
-            if gate is None:
-                gate = self._make(key)
+            found = self._gates.pop(key, None)
+            if found is not None:
+                self._gates[key] = found  # a dict keeps the order of insertion: the one used last stands at the end
+                return found
+        words = in_words(key)
+        with self._lock:
+            found = self._gates.pop(key, None)  # another thread may have been quicker
+            if found is None:
+                found = self._make(key), words
                 self._sweep()
-            self._gates[key] = gate  # a dict keeps the order of insertion: the one used last stands at the end
-            return gate
+            self._gates[key] = found
+            return found
 
     def items(self) -> list[tuple[Hashable, ItemT]]:
         """Return the keys and gates there are now, the least recently used first."""
         with self._lock:
-            return list(self._gates.items())
+            return [(key, gate) for key, (gate, _) in self._gates.items()]
 
     def __iter__(self) -> Iterator[ItemT]:
         return iter([gate for _, gate in self.items()])
@@ -96,6 +90,6 @@ class Partitions(Generic[ItemT]):
             return
         step = self._limit // 8
         surplus = len(self._gates) + 1 - self._limit + step
-        for key in list(islice((key for key, gate in self._gates.items() if gate.idle()), surplus)):
+        for key in list(islice((key for key, (gate, _) in self._gates.items() if gate.idle()), surplus)):
             del self._gates[key]
-        self._sweep_at = max(self._limit, len(self._gates) + step)
+        self._sweep_at = max(self._limit, len(self._gates) + max(step, len(self._gates) // 8))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asyncguard._machines import checks
-from asyncguard._machines.rules_base import Dims, Place, Rule, Test
+from asyncguard._machines.rules_base import Dims, Location, Rule, Test
 from asyncguard._machines.rules_dtype import Dtypes, dtype_name
 from asyncguard._machines.rules_numbers import CANNOT, Bound, all_finite, bounds, find, within
 from asyncguard._machines.rules_shape import Matcher, Shape, ShapeSpec
@@ -84,7 +84,7 @@ class Array(Rule):
     def _accept(self) -> Callable[[object], bool]:
         return (lambda _dtype: True) if self._dtypes is None else self._dtypes.accept
 
-    def examine(self, value: Any, at: Place) -> Any:
+    def examine(self, value: Any, at: Location) -> Any:
         """Report every violation; the values are not looked at if the array is larger than `max_bytes`."""
         if not hasattr(value, "shape") or not hasattr(value, "dtype"):
             at.broken("type", "an array", type(value).__name__)
@@ -98,7 +98,7 @@ class Array(Rule):
         self._examine_values(value, at)
         return value
 
-    def _examine_shape(self, shape: tuple[int, ...], at: Place) -> None:
+    def _examine_shape(self, shape: tuple[int, ...], at: Location) -> None:
         if self._shape is None:
             return
         new = self._shape.bind(shape, at.report.dims)
@@ -109,7 +109,7 @@ class Array(Rule):
             at.report.dims[name] = size
             at.report.origins.setdefault(name, at.parameter + at.path)
 
-    def _examine_values(self, value: Any, at: Place) -> None:
+    def _examine_values(self, value: Any, at: Location) -> None:
         for limit in (None, *self._range) if self.finite else self._range:
             rule, text = ("finite", "finite") if limit is None else (limit.rule, str(limit))
             try:
@@ -174,7 +174,7 @@ def _nbytes(value: Any) -> int:
     return int(math.prod(value.shape) * value.dtype.itemsize if size is None else size)
 
 
-def _bound(shape: Shape, at: Place) -> str:
+def _bound(shape: Shape, at: Location) -> str:
     report = at.report
     known = dict.fromkeys(name for _axis, name in shape.named if name in report.dims)
     texts = [f"{name} = {report.dims[name]}" + _origin(report.origins.get(name)) for name in known]

@@ -13,7 +13,7 @@ from typing import Any
 from asyncguard._machines.text import escape
 from asyncguard.errors import InputValidationError, Violation
 
-__all__ = ["MOST_VIOLATIONS", "Dims", "Passes", "Place", "Report", "Rule", "Test", "clean", "failure"]
+__all__ = ["MOST_VIOLATIONS", "Dims", "Location", "Passes", "Report", "Rule", "Test", "clean", "failure"]
 
 MOST_VIOLATIONS = 10
 LONGEST_TEXT = 200
@@ -52,7 +52,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Where a rule looks: a parameter (`return` for the result) and a path in its value."""
 
     report: Report
@@ -64,9 +64,9 @@ class Place:
         facts = (clean(expected), clean(actual))
         self.report.add(Violation(self.parameter, rule, *facts, path=clean(self.path), where=clean(where)))
 
-    def inside(self, path: str) -> Place:
+    def inside(self, path: str) -> Location:
         """Return the place one step further in."""
-        return Place(self.report, self.parameter, self.path + path)
+        return Location(self.report, self.parameter, self.path + path)
 
 
 class Rule:
@@ -90,7 +90,7 @@ class Rule:
         """Return a function that converts a good value and raises for a bad one, for rules without a tester."""
         return None
 
-    def examine(self, value: object, at: Place) -> object:  # noqa: ARG002 - the base class accepts everything
+    def examine(self, value: object, at: Location) -> object:  # noqa: ARG002 - the base class accepts everything
         """Report what is wrong with `value` and return what the function should receive in its place."""
         return value
 

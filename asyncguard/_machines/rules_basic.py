@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from asyncguard._machines.checks import is_async, wrong_type
-from asyncguard._machines.rules_base import Dims, Place, Rule, Test
+from asyncguard._machines.rules_base import Dims, Location, Rule, Test
 
 __all__ = ["ALLOWED", "Every", "Keys", "Predicate", "Validates", "rule_of"]
 
@@ -69,7 +69,7 @@ class Keys(Rule):
 
         return test
 
-    def examine(self, value: Any, at: Place) -> Any:
+    def examine(self, value: Any, at: Location) -> Any:
         """Report missing keys by name; the keys that are there are the caller's data and are not named."""
         if not hasattr(value, "keys") or not hasattr(value, "__getitem__"):
             at.broken("type", "a mapping", type(value).__name__)
@@ -111,7 +111,7 @@ class Predicate(Rule):
 
         return test
 
-    def examine(self, value: object, at: Place) -> object:
+    def examine(self, value: object, at: Location) -> object:
         """Report what the function said."""
         name = getattr(self.check, "__name__", type(self.check).__name__)
         try:
@@ -139,7 +139,7 @@ class Validates(Rule):
     def __init__(self, schema: Any) -> None:
         self.schema = schema
 
-    def examine(self, value: object, at: Place) -> object:
+    def examine(self, value: object, at: Location) -> object:
         """Run the schema."""
         try:
             answer = self.schema.validate(value)
@@ -168,7 +168,7 @@ class Every(Rule):
         tests = _testers(dict(enumerate(self.rules)), shared)
         return functools.reduce(_both, [test for _, test in tests]) if tests else None
 
-    def examine(self, value: object, at: Place) -> object:
+    def examine(self, value: object, at: Location) -> object:
         """Examine with each; after a wrong type the others have nothing to say."""
         for rule in self.rules:
             before = len(at.report.violations)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asyncguard._machines import checks
-from asyncguard._machines.rules_base import Place, Rule
+from asyncguard._machines.rules_base import Location, Rule
 from asyncguard._machines.rules_dtype import Dtypes, dtype_name
 from asyncguard._machines.rules_numbers import CANNOT, Bound, bounds
 
@@ -36,7 +36,7 @@ class Column:
         object.__setattr__(self, "_dtypes", None if self.dtype is None else Dtypes(self.dtype))
         object.__setattr__(self, "_range", bounds(self.ge, self.gt, self.le, self.lt))
 
-    def examine(self, series: Any, at: Place) -> None:
+    def examine(self, series: Any, at: Location) -> None:
         """Report what is wrong with the column."""
         if self._dtypes is not None and not self._dtypes.accept(series.dtype):
             at.broken("dtype", str(self._dtypes), dtype_name(series.dtype))
@@ -51,7 +51,7 @@ class Column:
                 continue
             self._report(limit.rule, f"not {limit}", outside, at)
 
-    def _report(self, rule: str, text: str, mask: Any, at: Place) -> None:
+    def _report(self, rule: str, text: str, mask: Any, at: Location) -> None:
         count = int(mask.sum() or 0)
         if count:
             row = [bool(each) for each in mask.to_list()].index(True)
@@ -81,7 +81,7 @@ class Columns(Rule):
     def __repr__(self) -> str:
         return f"Columns({', '.join(map(repr, self.columns))})"
 
-    def examine(self, value: Any, at: Place) -> Any:
+    def examine(self, value: Any, at: Location) -> Any:
         """Report missing columns, then what is wrong with each that is there."""
         if hasattr(value, "collect") or not hasattr(value, "columns") or not hasattr(value, "__getitem__"):
             at.broken("type", "a data frame", type(value).__name__)

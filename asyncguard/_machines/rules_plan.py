@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any
 
-from asyncguard._machines.rules_base import Dims, Passes, Place, Report, Rule, Test
+from asyncguard._machines.rules_base import Dims, Location, Passes, Report, Rule, Test
 
 __all__ = ["Args", "Kwargs", "Passes", "Plan", "parameters_of", "short_name"]
 
@@ -96,7 +96,7 @@ class Plan:
             value = slot.get(args, kwargs)
             if value is MISSING:
                 continue
-            new = _examined(rule, value, Place(report, name))
+            new = _examined(rule, value, Location(report, name))
             if new is not value:
                 args, kwargs = slot.put(args, kwargs, new)
         return args, kwargs, report
@@ -105,11 +105,11 @@ class Plan:
         """Look at the result; `dims` are the named dimensions of the arguments."""
         report = Report(self.function, dict(dims or {}))
         if self.result is not None:
-            value = _examined(self.result, value, Place(report, "return"))
+            value = _examined(self.result, value, Location(report, "return"))
         return value, report
 
 
-def _examined(rule: Rule, value: Any, at: Place) -> Any:
+def _examined(rule: Rule, value: Any, at: Location) -> Any:
     try:
         return rule.examine(value, at)
     except Exception as error:  # noqa: BLE001 - a value that cannot even be looked at breaks every rule

@@ -33,19 +33,13 @@ def _kind(fn: Callable[..., Any]) -> Kind | None:
     return None
 
 
-def plain(option: str, hook: Callable[..., Any]) -> None:
-    """Raise TypeError if a hook is async: hooks are called from sync code too, and nobody would await it."""
-    if kind_of(hook) == "async":
-        message = f"{option} must be a plain function, got the coroutine function {hook!r}; let it fill a queue"
-        raise TypeError(message)
-
-
 def name_of(fn: Callable[..., Any]) -> str:
     """Return `module.qualname` of a callable, also of partials and callable objects."""
     while isinstance(fn, functools.partial):
         fn = fn.func
     named: Any = fn if hasattr(fn, "__qualname__") else type(fn)
-    return f"{named.__module__}.{named.__qualname__}".removeprefix("builtins.")
+    module: object = getattr(named, "__module__", None)  # a method of a builtin class (`str.upper`) has none
+    return f"{module}.{named.__qualname__}" if module and module != "builtins" else str(named.__qualname__)
 
 
 def as_async(fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -55,6 +49,12 @@ def as_async(fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T
     `aiohttp.ClientSession.get` are plain functions. A decorator decides once whether a function is async, so such a
     function is wrapped first: `retry()(as_async(client.embeddings.create))`.
     """
+    call = awaiting(fn)
+    return functools.wraps(fn)(call) if hasattr(fn, "__name__") else call
+
+
+def awaiting(fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Return `as_async(fn)` without its looks, for where nobody sees it."""
 
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
         result = fn(*args, **kwargs)
@@ -62,7 +62,7 @@ def as_async(fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T
             raise _not_awaitable(fn, result)
         return await result
 
-    return functools.wraps(fn)(call) if hasattr(fn, "__name__") else call
+    return call
 
 
 def _not_awaitable(fn: Callable[..., Any], result: object) -> TypeError:

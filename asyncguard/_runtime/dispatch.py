@@ -6,7 +6,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from asyncguard._runtime import colour, forks
+from asyncguard._machines import checks
+from asyncguard._runtime import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,18 +32,18 @@ def subscribe(handler: Handler) -> Callable[[], None]:
     if not callable(handler):
         message = f"subscribe needs a callable that takes an event, got {handler!r}"
         raise TypeError(message)
-    colour.plain("the handler", handler)
+    checks.plain("the handler", handler)
     with _lock:
         handlers = (*handlers, handler)
 
     def unsubscribe() -> None:
         global handlers  # noqa: PLW0603
-        with _lock:
-            kept = list(handlers)
-            if handler in kept:
-                kept.remove(handler)
-            handlers = tuple(kept)
-            _complained.difference_update([each for each in _complained if each[0] == _identity(handler)])
+        identity = _identity(handler)
+        with _lock:  # by identity, here and above: a handler's own `==` or `__getattr__` must not run inside
+            at = next((at for at, each in enumerate(handlers) if each is handler), None)
+            if at is not None:
+                handlers = (*handlers[:at], *handlers[at + 1 :])
+            _complained.difference_update([each for each in _complained if each[0] == identity])
 
     return unsubscribe
 

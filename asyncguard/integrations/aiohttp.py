@@ -13,7 +13,7 @@ from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 from asyncguard._machines.classify import failing_status
-from asyncguard._machines.partitions import PartitionBy, partition_key
+from asyncguard._machines.partition_keys import PartitionBy, partition_key
 from asyncguard._machines.shape import header
 from asyncguard._pipeline import Pipeline, Site
 from asyncguard._runtime import clock as clocks

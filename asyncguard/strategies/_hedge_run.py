@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 from asyncguard import events
 from asyncguard._machines import hedging
 from asyncguard._machines.classify import TRANSIENT_KINDS, classify
-from asyncguard._machines.partitions import partition_key
+from asyncguard._machines.partition_keys import partition_key
 from asyncguard._runtime import deadlines, dispatch, race
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from asyncguard._pipeline import Site
     from asyncguard.strategies._hedge_targets import Target
     from asyncguard.strategies.hedge import Hedge
@@ -33,23 +31,22 @@ def run_of(strategy: Hedge, site: Site, args: Args, kwargs: Kwargs) -> Run | Non
     if mode == "off":
         return None
     try:
-        key, target = _target(strategy, site, args, kwargs)
+        target, partition = _target(strategy, site, args, kwargs)
     except Exception as error:
         if mode == "enforce":
             raise
         text = "asyncguard: %s could not observe %s (partition= failed)"
         dispatch.complain(strategy, error, text, strategy.name, site.name)
         return None
-    return Run(strategy, site, key, target, enforced=mode == "enforce")
+    return Run(strategy, site, partition, target, enforced=mode == "enforce")
 
 
-def _target(strategy: Hedge, site: Site, args: Args, kwargs: Kwargs) -> tuple[Hashable, Target]:
+def _target(strategy: Hedge, site: Site, args: Args, kwargs: Kwargs) -> tuple[Target, str]:
     by = strategy.live().partition or site.pipeline.partition
     targets = strategy.core_here() if strategy.special else strategy.core
     if by is None:
-        return None, targets.single
-    key = partition_key(by, args, kwargs)
-    return key, targets.partitions.get(key)
+        return targets.single, ""
+    return targets.partitions.find(partition_key(by, args, kwargs))
 
 
 class Run:
@@ -63,7 +60,7 @@ class Run:
         "delay", "enforced", "nested",
     )  # fmt: skip
 
-    def __init__(self, strategy: Hedge, site: Site, partition: Hashable, target: Target, *, enforced: bool) -> None:
+    def __init__(self, strategy: Hedge, site: Site, partition: str, target: Target, *, enforced: bool) -> None:
         self._strategy = strategy
         self._site = site
         self._partition = partition

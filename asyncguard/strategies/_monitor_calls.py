@@ -12,7 +12,7 @@ from asyncguard.telemetry import otel
 from asyncguard.telemetry.calls import Call
 from asyncguard.telemetry.counts import MonitorCore
 from asyncguard.telemetry.failures import error_type
-from asyncguard.telemetry.place import Place
+from asyncguard.telemetry.place import MonitoredFunction
 from asyncguard.telemetry.report import Report, outcome_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Kwargs = dict[str, Any]
 
 
-def begin(strategy: Monitor, place: Place, args: Args, kwargs: Kwargs) -> Call:
+def begin(strategy: Monitor, place: MonitoredFunction, args: Args, kwargs: Kwargs) -> Call:
     """Begin a call and make its record current.
 
     What most calls do not need hides behind one look each; the rest is spelled out, because a function call costs as
@@ -106,11 +106,11 @@ def _finish(
         strategy.emit(call.place.site, finished)
 
 
-def _facts(strategy: Monitor, place: Place) -> dict[str, Any]:
+def _facts(strategy: Monitor, place: MonitoredFunction) -> dict[str, Any]:
     return {**strategy.facts(place.site), "pipeline": place.name}
 
 
-def streamed_async(strategy: Monitor, place: Place, fn: Function, site: Site) -> Function:
+def streamed_async(strategy: Monitor, place: MonitoredFunction, fn: Function, site: Site) -> Function:
     """Watch a coroutine function that returns a stream: the call is over when the stream is closed."""
 
     async def monitored(*args: Any, **kwargs: Any) -> Any:
@@ -146,7 +146,7 @@ class Iteration:
 
     __slots__ = ("_args", "_began", "_call", "_clock", "_facts", "_kwargs", "_off", "_strategy")
 
-    def __init__(self, strategy: Monitor, place: Place, args: Args, kwargs: Kwargs) -> None:
+    def __init__(self, strategy: Monitor, place: MonitoredFunction, args: Args, kwargs: Kwargs) -> None:
         self._strategy = strategy
         self._off = bool(strategy.special) and strategy.mode_at(place.site) == "off"
         self._args, self._kwargs = args, kwargs

@@ -10,7 +10,7 @@ from asyncguard._machines.attempts import OnOption, Policy
 from asyncguard._machines.backoff import Backoff, Jitter, check_jitter
 from asyncguard._machines.budget import RetryBudget
 from asyncguard._machines.classify import TRANSIENT
-from asyncguard._machines.partitions import PartitionBy, check_partition
+from asyncguard._machines.partition_keys import PartitionBy, check_partition
 from asyncguard._strategy import Options
 
 if TYPE_CHECKING:

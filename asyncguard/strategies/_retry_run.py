@@ -106,7 +106,7 @@ class Run:
             f"{self._place} is parked: the target asked for a pause, {least:.3g} s of it are left and {limit}; "
             f"ask again in {least:.3g} s",
             strategy=self._place.strategy.name,
-            partition="" if self._place.partition is None else str(self._place.partition),
+            partition=self._place.partition,
             retry_after=least,
         )
         self._leave_instead(error, Verdict("throttle", reason="parked"))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from asyncguard._machines.budget import Allowance, RetryBudget
 from asyncguard._machines.parked import Parked
-from asyncguard._machines.partitions import Partitions, partition_key
+from asyncguard._machines.partition_keys import partition_key
+from asyncguard._machines.partitions import Partitions
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -69,7 +70,7 @@ class Place:
 
     strategy: Retry
     site: Site
-    partition: Hashable
+    partition: str  # in words, empty without one
     target: Target
 
     @property
@@ -82,7 +83,7 @@ class Place:
         self.strategy.emit(self.site, event(**self.strategy.facts(self.site, self.partition), **facts))
 
     def __str__(self) -> str:
-        return self.site.name if self.partition is None else f"{self.site.name}[{self.partition}]"
+        return f"{self.site.name}[{self.partition}]" if self.partition else self.site.name
 
 
 def place_of(strategy: Retry, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Place:
@@ -90,6 +91,6 @@ def place_of(strategy: Retry, site: Site, args: tuple[Any, ...], kwargs: dict[st
     by = strategy.live().partition or site.pipeline.partition
     targets = strategy.core_here()
     if by is None:
-        return Place(strategy, site, None, targets.single)
-    key = partition_key(by, args, kwargs)
-    return Place(strategy, site, key, targets.partitions.get(key))
+        return Place(strategy, site, "", targets.single)
+    target, partition = targets.partitions.find(partition_key(by, args, kwargs))
+    return Place(strategy, site, partition, target)

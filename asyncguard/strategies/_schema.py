@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from asyncguard._machines.checks import wrong_type
-from asyncguard._machines.rules_base import Dims, Place, Rule, Test
+from asyncguard._machines.rules_base import Dims, Location, Rule, Test
 from asyncguard._machines.rules_basic import ALLOWED
 
 __all__ = ["Instance", "Schema", "adapt"]
@@ -41,7 +41,7 @@ class Instance(Rule):
 
         return test
 
-    def examine(self, value: object, at: Place) -> object:
+    def examine(self, value: object, at: Location) -> object:
         """Report a value of another class."""
         if not isinstance(value, self.cls):
             at.broken("type", self.cls.__qualname__, type(value).__qualname__)
@@ -76,7 +76,7 @@ class Schema(Rule):
         convert: Callable[[Any], Any] = self._adapter.validator.validate_python
         return convert
 
-    def examine(self, value: object, at: Place) -> object:
+    def examine(self, value: object, at: Location) -> object:
         """Validate and convert."""
         self.build()
         try:
@@ -89,7 +89,7 @@ class Schema(Rule):
             self._report(each, at.inside(self._path(each["loc"])))
         return value
 
-    def _report(self, error: dict[str, Any], at: Place) -> None:
+    def _report(self, error: dict[str, Any], at: Location) -> None:
         kind: str = error["type"]
         if kind == "missing":
             at.broken(kind, "a value", "none")

@@ -9,6 +9,7 @@ from asyncguard._admission import AdmissionOptions, AdmissionStrategy
 from asyncguard._machines import checks
 from asyncguard._machines.adaptive import Adaptive, AdaptiveRules
 from asyncguard._machines.classify import classify
+from asyncguard._machines.partition_keys import in_words
 from asyncguard._waiting import wake
 from asyncguard.errors import RejectedError
 from asyncguard.events import LimitChanged
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from asyncguard._machines.gate import Request
-    from asyncguard._machines.partitions import PartitionBy
+    from asyncguard._machines.partition_keys import PartitionBy
     from asyncguard._passage import PermitBlock
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
@@ -91,9 +92,14 @@ class AdaptiveConcurrency(AdmissionStrategy[AdaptiveConcurrencyOptions, Adaptive
 
     def reconfigured(self) -> None:
         """Take the new options; what was learnt is kept as far as they allow, and calls that run keep their slots."""
-        for key, gate in self._keyed():
+        for _, gate in self._keyed():
             wake(gate.configure(self.options.rules()))
-            self.announce(self.own_site(), gate, "" if key is None else str(key))
+
+    def configure(self, **changes: Any) -> None:
+        """Change options in place, what was learnt is kept; `Strategy.configure` says the rest."""
+        super().configure(**changes)
+        for key, gate in self._keyed():  # here, where no lock is held: whoever listens may do anything
+            self.announce(self.own_site(), gate, "" if key is None else in_words(key))
 
     def announce(self, site: Site, gate: Adaptive, partition: str) -> None:
         """Emit how the limit moved."""
@@ -125,7 +131,7 @@ class AdaptiveConcurrency(AdmissionStrategy[AdaptiveConcurrencyOptions, Adaptive
         if self.options.partition is None and not len(gates.partitions):
             return [_facts(gates.single)]
         lowest = sorted(gates.partitions.items(), key=lambda item: item[1].limit)
-        lines = [f"[{key}] {_facts(gate)}" for key, gate in lowest[:_MOST_LINES]]
+        lines = [f"[{in_words(key)}] {_facts(gate)}" for key, gate in lowest[:_MOST_LINES]]
         return [*lines, f"{len(lowest)} partitions"]
 
 

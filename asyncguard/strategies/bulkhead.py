@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from asyncguard._machines.gate import Request
-    from asyncguard._machines.partitions import PartitionBy
+    from asyncguard._machines.partition_keys import PartitionBy
     from asyncguard._passage import PermitBlock
     from asyncguard._runtime.clock import Clock
     from asyncguard._strategy import Mode

@@ -38,6 +38,7 @@ class Chaos(Transparent[ChaosOptions, Callable[[], float]]):
 
     kind: ClassVar[str] = "chaos"
     shared: ClassVar[frozenset[str]] = frozenset({"seed"})
+    fitted: ClassVar[frozenset[str]] = frozenset({"cancel", "result"})
 
     def __init__(self, options: ChaosOptions) -> None:
         self._by_environment = os.environ.get("ASYNCGUARD_CHAOS") == "1"
@@ -50,7 +51,11 @@ class Chaos(Transparent[ChaosOptions, Callable[[], float]]):
 
     def reconfigured(self) -> None:
         """Begin the sequence anew."""
-        self.core = self.new_core(clocks.REAL)
+        clock = clocks.current()
+        if clock is clocks.REAL:
+            self.core = self.new_core(clock)
+        else:
+            clock.cores[self] = self.new_core(clock)
 
     def _set_special(self) -> None:
         super()._set_special()
@@ -83,7 +88,6 @@ class Chaos(Transparent[ChaosOptions, Callable[[], float]]):
     def wrap_sync(self, fn: Call, site: Site) -> Call:
         """Wrap a plain function."""
         strategy = self
-        self._refuse_to_cancel(site)
 
         def shaken(*args: Any, **kwargs: Any) -> Any:
             fault = strategy.draw(site) if strategy.special else None
@@ -99,22 +103,18 @@ class Chaos(Transparent[ChaosOptions, Callable[[], float]]):
 
     def wrap_async_generator(self, fn: Call, site: Site) -> Call:
         """Wrap an iteration: its fault comes before the first item."""
-        self._refuse_to_replace(site, "an async generator")
         return generators.bracket_async(functools.partial(_opened, self, site), fn)
 
     def wrap_generator(self, fn: Call, site: Site) -> Call:
         """Wrap an iteration: its fault comes before the first item."""
-        self._refuse_to_replace(site, "a generator")
-        self._refuse_to_cancel(site)
         return generators.bracket_sync(functools.partial(_opened_sync, self, site), fn)
 
-    def _refuse_to_cancel(self, site: Site) -> None:
-        if self.options.cancel:
+    def fits(self, options: ChaosOptions, site: Site) -> None:
+        """Refuse to cancel where no task is, and to replace one result where there are many."""
+        if options.cancel and site.kind in {"sync", "generator"}:
             raise TypeError(f"cancel=True needs a task to cancel, and {site.name} is not async")
-
-    def _refuse_to_replace(self, site: Site, what: str) -> None:
-        if self.options.result is not UNTOUCHED:
-            raise TypeError(f"result= stands in for one result, and {site.name} is {what} function")
+        if options.result is not UNTOUCHED and site.kind in {"async generator", "generator"}:
+            raise TypeError(f"result= stands in for one result, and {site.name} is a function with many ({site.kind})")
 
     # --- what happens ---
 

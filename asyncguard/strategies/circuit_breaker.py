@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from asyncguard._admission import AdmissionStrategy, Gates
 from asyncguard._machines.circuit import Circuit
 from asyncguard._machines.circuit_words import CircuitState
+from asyncguard._machines.partition_keys import canonical, in_words
 from asyncguard.strategies._circuit_options import CircuitBreakerOptions, is_dependency_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
     from asyncguard._machines.checks import On
-    from asyncguard._machines.partitions import PartitionBy
+    from asyncguard._machines.partition_keys import PartitionBy
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
     from asyncguard._strategy import Mode
@@ -39,6 +40,7 @@ class CircuitBreaker(AdmissionStrategy[CircuitBreakerOptions, Circuit]):
             "consecutive_failures", "open_factor", "max_open_for", "half_open_calls",
         }
     )  # fmt: skip
+    fixed: ClassVar[dict[str, str]] = {"max_wait": "nobody waits at a circuit"}
     two_phase: ClassVar[bool] = True
     rejection: ClassVar[str] = "open"
 
@@ -111,12 +113,12 @@ class CircuitBreaker(AdmissionStrategy[CircuitBreakerOptions, Circuit]):
     def _by_hand(self, change: Callable[[Circuit], None], partition: Hashable) -> None:
         for key, circuit in self._circuits(partition):
             change(circuit)
-            self.announce(self.own_site(), circuit, "" if key is None else str(key))
+            self.announce(self.own_site(), circuit, "" if key is None else in_words(key))
 
     def _circuits(self, partition: Hashable) -> Iterator[tuple[Hashable, Circuit]]:
         gates = self.core_here()
         if partition is not None:
-            yield partition, gates.partitions.get(partition)
+            yield canonical(partition), gates.partitions.get(partition)
             return
         yield None, gates.single
         yield from gates.partitions.items()
@@ -127,7 +129,7 @@ class CircuitBreaker(AdmissionStrategy[CircuitBreakerOptions, Circuit]):
         if self.options.partition is None and not len(gates.partitions):
             return [gates.single.describe()]
         troubled = [(key, each) for key, each in gates.partitions.items() if each.state is not CircuitState.CLOSED]
-        lines = [f"[{key}] {circuit.describe()}" for key, circuit in troubled[:_MOST_LINES]]
+        lines = [f"[{in_words(key)}] {circuit.describe()}" for key, circuit in troubled[:_MOST_LINES]]
         return [*lines, f"{len(gates.partitions) - len(troubled)} of {len(gates.partitions)} circuits closed"]
 
 

@@ -48,6 +48,7 @@ class Fallback(Strategy[FallbackOptions, None], Generic[D]):
     """Another answer, of type `D`, when the call fails. Rejections are failures too; a cancellation is not."""
 
     kind: ClassVar[str] = "fallback"
+    fitted: ClassVar[frozenset[str]] = frozenset({"answers"})
 
     def new_core(self, clock: Clock) -> None:
         """Keep no state."""
@@ -77,7 +78,6 @@ class Fallback(Strategy[FallbackOptions, None], Generic[D]):
 
     def wrap_sync(self, fn: Call, site: Site) -> Call:
         """Return the driver around a plain function."""
-        refuse_async_handlers(self.options.answers, site.name, "fallback")
         strategy = self
 
         def answered(*args: Any, **kwargs: Any) -> Any:
@@ -90,6 +90,11 @@ class Fallback(Strategy[FallbackOptions, None], Generic[D]):
                 return strategy.first_sync(site, answers, error, args, kwargs)
 
         return answered
+
+    def fits(self, options: FallbackOptions, site: Site) -> None:
+        """Refuse handlers that a sync function could not await."""
+        if site.kind == "sync":
+            refuse_async_handlers(options.answers, site.name, "fallback")
 
     def answers_to(self, site: Site, error: Exception) -> tuple[Any, ...]:
         """Return the answers to try; none if the error has to leave. In mode observe only tell of it."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from asyncguard._machines import checks
 from asyncguard._machines.budget import RetryBudget
-from asyncguard._machines.partitions import PartitionBy, check_partition
+from asyncguard._machines.partition_keys import PartitionBy, check_partition, in_words
 from asyncguard._runtime import race, race_threads
 from asyncguard._strategy import Options, Transparent
 from asyncguard.strategies._hedge_run import Run, run_of
@@ -83,7 +83,7 @@ class Hedge(Transparent[HedgeOptions, Targets]):
             when = f"learning, {samples}" if delay is None else f"after {delay:.3g} s"
             counts = f"{target.allowance.left(now):.0f} left, {target.sent} sent, {target.won} won"
             refused = f", {target.refused} refused" if target.refused else ""
-            lines.append(f"{'' if key is None else f'[{key}] '}{when}; hedges: {counts}{refused}")
+            lines.append(f"{'' if key is None else f'[{in_words(key)}] '}{when}; hedges: {counts}{refused}")
         return lines
 
     # --- drivers ---

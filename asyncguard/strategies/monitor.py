@@ -13,7 +13,7 @@ from asyncguard._strategy import Transparent
 from asyncguard.strategies._monitor_calls import Iteration, begin, failed, streamed_async, succeeded
 from asyncguard.strategies._monitor_options import MonitorOptions, Shown
 from asyncguard.telemetry.counts import MonitorCore
-from asyncguard.telemetry.place import Place
+from asyncguard.telemetry.place import MonitoredFunction
 from asyncguard.telemetry.view import Parameters, View
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Monitor(Transparent[MonitorOptions, MonitorCore]):
 
     kind: ClassVar[str] = "monitor"
     monitors: ClassVar[bool] = True
+    fitted: ClassVar[frozenset[str]] = frozenset({"record"})
 
     def __init__(self, options: MonitorOptions) -> None:
         super().__init__(options)
@@ -118,10 +119,13 @@ class Monitor(Transparent[MonitorOptions, MonitorCore]):
         strategy, place = self, self._place(site)
         return generators.bracket_sync(lambda args, kwargs: Iteration(strategy, place, args, kwargs), fn)
 
-    def _place(self, site: Site) -> Place:
-        if self.options.record:
-            _check_recorded(self.options.record, Parameters(site.function), site)
-        return Place(site, self.options.name or site.name, tuple(each.name for each in site.pipeline))
+    def fits(self, options: MonitorOptions, site: Site) -> None:
+        """Refuse to record parameters that a function does not have."""
+        if options.record:
+            _check_recorded(options.record, Parameters(site.function), site)
+
+    def _place(self, site: Site) -> MonitoredFunction:
+        return MonitoredFunction(site, self.options.name or site.name, tuple(each.name for each in site.pipeline))
 
 
 def _check_recorded(paths: tuple[str, ...], parameters: Parameters, site: Site) -> None:

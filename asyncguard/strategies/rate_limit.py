@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from asyncguard._admission import AdmissionOptions, AdmissionStrategy
 from asyncguard._machines.bucket import Bucket
+from asyncguard._machines.partition_keys import in_words
 from asyncguard._machines.quota_headers import quotas
 from asyncguard._machines.rates import Rate, rate_of
 from asyncguard._runtime import clock as clocks
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from asyncguard._machines.gate import Request
-    from asyncguard._machines.partitions import PartitionBy
+    from asyncguard._machines.partition_keys import PartitionBy
     from asyncguard._runtime.clock import Clock
     from asyncguard._strategy import Mode
     from asyncguard.events import Event
@@ -104,7 +105,7 @@ class RateLimit(AdmissionStrategy[RateLimitOptions, Bucket]):
         if self.options.partition is None and not len(gates.partitions):
             return [gates.single.describe()]
         busy = [(key, each) for key, each in gates.partitions.items() if not each.idle()]
-        lines = [f"[{key}] {bucket.describe()}" for key, bucket in busy[-_MOST_LINES:]]
+        lines = [f"[{in_words(key)}] {bucket.describe()}" for key, bucket in busy[-_MOST_LINES:]]
         return [*lines, f"{len(busy)} of {len(gates.partitions)} partitions in use"]
 
 

@@ -9,7 +9,7 @@ from asyncguard._machines.attempts import OnOption
 from asyncguard._machines.backoff import Jitter
 from asyncguard._machines.budget import Allowance, RetryBudget
 from asyncguard._machines.classify import TRANSIENT, failing_status
-from asyncguard._machines.partitions import PartitionBy
+from asyncguard._machines.partition_keys import PartitionBy, in_words
 from asyncguard._runtime import clock as clocks
 from asyncguard._strategy import Transparent
 from asyncguard.strategies import _retry_scope as scope
@@ -108,7 +108,7 @@ class Retry(Transparent[RetryOptions, Targets]):
         targets, lines = self.core_here(), list[str]()
         now = targets.clock.now()
         for key, target in targets:
-            name = "" if key is None else f"[{key}] "
+            name = "" if key is None else f"[{in_words(key)}] "
             least, _ = target.parked.wait(now, lambda: 0.0)
             if least > 0.0:
                 lines.append(f"{name}parked {least:.1f} s more")

@@ -63,6 +63,11 @@ class Timeout(Transparent[TimeoutOptions, LoopTimers]):
 
     kind: ClassVar[str] = "timeout"
     shared: ClassVar[frozenset[str]] = frozenset({"scope", "thread"})
+    fixed: ClassVar[dict[str, str]] = {
+        "scope": "it says where guard() puts the timeout, which is decided when a function is decorated",
+        "thread": "whether a function runs in a thread is decided when it is decorated, as is what holds its permits",
+    }
+    fitted: ClassVar[frozenset[str]] = frozenset({"first_item", "idle"})
 
     @property
     def role(self) -> str:
@@ -87,7 +92,6 @@ class Timeout(Transparent[TimeoutOptions, LoopTimers]):
     def wrap_async(self, fn: Call, site: Site) -> Call:
         """Bound a coroutine function."""
         strategy = self
-        self._refuse_items(site)
         if self.options.thread:
             message = f"thread=True runs a sync function in a thread; {site.name} is async and needs none"
             raise TypeError(message)
@@ -123,7 +127,6 @@ class Timeout(Transparent[TimeoutOptions, LoopTimers]):
     def wrap_sync(self, fn: Call, site: Site) -> Call:
         """Bound a plain function: the deadline is inherited by what it calls, and checked on return."""
         strategy = self
-        self._refuse_items(site)
         run = in_thread if self.options.thread else _checked
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -153,11 +156,12 @@ class Timeout(Transparent[TimeoutOptions, LoopTimers]):
 
         return generators.bracket_sync(opened, fn)
 
-    def _refuse_items(self, site: Site) -> None:
-        if site.stream:
+    def fits(self, options: TimeoutOptions, site: Site) -> None:
+        """Refuse bounds on items where there are none."""
+        if site.stream or site.kind not in {"async", "sync"}:
             return
         for option in ("first_item", "idle"):
-            if getattr(self.options, option) is not None:
+            if getattr(options, option) is not None:
                 message = (
                     f"{option}= bounds the items of a generator or stream, and {site.name} returns one result; "
                     "for a coroutine that returns a stream use guard(..., stream=True)"

@@ -48,6 +48,7 @@ class ValidateInput(Strategy[ValidateInputOptions, None]):
     """Rules on the arguments and the result of a function."""
 
     kind: ClassVar[str] = "validate_input"
+    fitted: ClassVar[frozenset[str]] = frozenset({"returns", "fallback"})
 
     def __init__(self, options: ValidateInputOptions) -> None:
         self.places: weakref.WeakSet[Checks] = weakref.WeakSet()
@@ -73,6 +74,14 @@ class ValidateInput(Strategy[ValidateInputOptions, None]):
         return options
 
     # --- drivers ---
+
+    def fits(self, options: ValidateInputOptions, site: Site) -> None:
+        """Refuse a handler that a sync function could not await, and rules for the result of a generator."""
+        if site.kind == "sync":
+            refuse_async_handlers((options.fallback,), site.name, "fallback")
+        items = site.kind in {"async generator", "generator"}
+        if items and (options.returns is not NOTHING or options.fallback is not NOTHING):
+            raise TypeError(f"validate_input on the generator {site.name} takes no returns= and no fallback=")
 
     def wrap_async(self, fn: Call, site: Site) -> Call:
         """Return the driver around a coroutine function."""
@@ -100,7 +109,6 @@ class ValidateInput(Strategy[ValidateInputOptions, None]):
 
     def wrap_sync(self, fn: Call, site: Site) -> Call:
         """Return the driver around a plain function."""
-        refuse_async_handlers((self.options.fallback,), site.name, "fallback")
         strategy, checks = self, Checks(self, site.function)
 
         def checked(*args: Any, **kwargs: Any) -> Any:
@@ -132,8 +140,6 @@ class ValidateInput(Strategy[ValidateInputOptions, None]):
         return GeneratorAtCall(self._at_call(fn, site))
 
     def _at_call(self, fn: Call, site: Site) -> Call:
-        if self.options.returns is not NOTHING or self.options.fallback is not NOTHING:
-            raise TypeError(f"validate_input on the generator {site.name} takes no returns= and no fallback=")
         strategy, checks = self, Checks(self, site.function)
 
         def checked(*args: Any, **kwargs: Any) -> Any:

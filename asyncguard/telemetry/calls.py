@@ -10,7 +10,7 @@ from asyncguard._runtime import record
 
 if TYPE_CHECKING:
     from asyncguard.telemetry.counts import Counts
-    from asyncguard.telemetry.place import Place
+    from asyncguard.telemetry.place import MonitoredFunction
     from asyncguard.telemetry.report import Report
     from asyncguard.telemetry.view import View
 
@@ -24,7 +24,7 @@ class Call(record.Record):
     token: Token[record.Record | None]
     start: float
 
-    def __init__(self, place: Place, view: View, counts: Counts, now: Callable[[], float]) -> None:
+    def __init__(self, place: MonitoredFunction, view: View, counts: Counts, now: Callable[[], float]) -> None:
         self.pipeline = place.site.pipeline
         self.place = place
         self.view = view

@@ -12,13 +12,13 @@ from asyncguard.telemetry.view import Parameters
 if TYPE_CHECKING:
     from asyncguard._pipeline import Site
 
-__all__ = ["Place"]
+__all__ = ["MonitoredFunction"]
 
 _MOST_ERROR_TYPES = 50
 _LOOK_INSIDE_EVERY = 64
 
 
-class Place:
+class MonitoredFunction:
     """One function that a monitor watches: everything about it that is the same for each call."""
 
     def __init__(self, site: Site, name: str, decorators: tuple[str, ...]) -> None:
@@ -37,7 +37,7 @@ class Place:
         return self.counts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Place, (self.site, self.name, self.decorators)
+        return MonitoredFunction, (self.site, self.name, self.decorators)
 
     @property
     def parameters(self) -> Parameters:

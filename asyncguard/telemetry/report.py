@@ -16,7 +16,7 @@ from asyncguard._runtime import record
 from asyncguard.errors import RejectedError
 from asyncguard.telemetry import otel
 from asyncguard.telemetry.failures import error_type, failure
-from asyncguard.telemetry.place import Place
+from asyncguard.telemetry.place import MonitoredFunction
 from asyncguard.telemetry.view import View
 
 More = Callable[[], dict[str, Any]]
@@ -52,7 +52,9 @@ def outcome_of(call: record.Record, error: BaseException | None) -> str:
 class Report:
     """Opened when a call begins, if somebody looks at every call; else when one turns out to be worth telling."""
 
-    def __init__(self, place: Place, view: View, call: record.Record, telemetry: otel.Telemetry | None) -> None:
+    def __init__(
+        self, place: MonitoredFunction, view: View, call: record.Record, telemetry: otel.Telemetry | None
+    ) -> None:
         self._place = place
         self._view = view
         self._call = call
@@ -170,7 +172,7 @@ class _Harmless:
 
     __slots__ = ("_place",)
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: MonitoredFunction) -> None:
         self._place = place
 
     def __enter__(self) -> None: ...

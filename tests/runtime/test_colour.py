@@ -77,3 +77,8 @@ def test_an_awaitable_that_is_no_coroutine_is_found_too():
 
     with pytest.raises(TypeError, match=r"returned an awaitable \(Awaitable\).*as_async"):
         colour.refusing_awaitables(Awaitable)()
+
+
+def test_the_name_of_a_method_of_a_builtin_class() -> None:
+    assert colour.name_of(str.upper) == "str.upper"
+    assert colour.name_of(len) == "len"
