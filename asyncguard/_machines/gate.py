@@ -1,4 +1,4 @@
-"""The admission protocol: what a gate is asked and what it answers. The drivers are in `_admission`.
+"""The admission protocol: what a gate is asked and what it answers. The drivers are in `_drivers`.
 
 Shaped after resilience4j's permits and Netflix' three-valued outcome (success, dropped, ignored).
 """

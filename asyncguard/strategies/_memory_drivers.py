@@ -11,7 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from asyncguard import _passage
-from asyncguard._admission import block_async, block_sync
+from asyncguard._drivers import block_async, block_sync
 from asyncguard._machines.ledger import Reservation
 from asyncguard._waiting import Caller, wake
 
@@ -49,7 +49,9 @@ def wrap_async(strategy: MemoryGuard, fn: Call, site: Site) -> Call:
         _passage.permits.reset(token)
         if permit.measured:
             gate.succeeded(permit, 0.0)
-        woken = gate.release(permit)
+            woken = gate.release(permit)
+        else:
+            woken = gate.ledger.close(permit)
         if woken:
             wake(woken)
         return result
@@ -81,7 +83,9 @@ def wrap_sync(strategy: MemoryGuard, fn: Call, site: Site) -> Call:
         _passage.permits.reset(token)
         if permit.measured:
             gate.succeeded(permit, 0.0)
-        woken = gate.release(permit)
+            woken = gate.release(permit)
+        else:
+            woken = gate.ledger.close(permit)
         if woken:
             wake(woken)
         return result

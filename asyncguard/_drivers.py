@@ -1,0 +1,329 @@
+"""Floor 2: the drivers of all admission strategies. A driver has no opinion: it asks, waits, calls, reports.
+
+While a call goes well a driver knows one gate or a block of them and nothing else. Whatever is unusual (a gate that is
+not free in a block, partitions, costs, other modes, streams) goes the long way, through a `Passage`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncguard._passage import judge, open_async, open_sync
+from asyncguard._runtime import clock as clocks
+from asyncguard._waiting import Caller, wake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from asyncguard._admission import AdmissionStrategy
+    from asyncguard._pipeline import Site
+
+    Call = Callable[..., Any]
+    Gated = AdmissionStrategy[Any, Any]
+    Block = Sequence[Gated]
+    Pairs = Iterator[tuple[Gated, Any]]
+    Args = tuple[Any, ...]
+    Kwargs = dict[str, Any]
+
+
+# --- one gate, nothing unusual: the happy path ------------------------------------------------------------------------
+
+
+def single_async(strategy: Gated, fn: Call, site: Site) -> Call:
+    """Return the driver of one gate around a coroutine function."""
+    block = (strategy,)
+
+    async def admitted(*args: Any, **kwargs: Any) -> Any:
+        if strategy.special:
+            return await through_async(block, fn, site, args, kwargs)
+        gate = strategy.gate
+        try:
+            permit = gate.take()
+        except LookupError:
+            permit = await Caller(strategy, gate, site, "", args, kwargs).wait_async()
+        try:
+            return await fn(*args, **kwargs)
+        finally:
+            woken = gate.release(permit)
+            if woken:
+                wake(woken)
+
+    async def judged(*args: Any, **kwargs: Any) -> Any:
+        if strategy.special:
+            return await through_async(block, fn, site, args, kwargs)
+        gate = strategy.gate
+        try:
+            permit = gate.take()
+        except LookupError:
+            permit = await Caller(strategy, gate, site, "", args, kwargs).wait_async()
+        start = clocks.REAL.now() if gate.timed else 0.0
+        try:
+            result = await fn(*args, **kwargs)
+        except BaseException as error:
+            settle(strategy, gate, permit, site, start, error)
+            raise
+        woken = gate.succeeded(permit, clocks.REAL.now() - start if start else 0.0)
+        freed = gate.release(permit)
+        if woken or freed or gate.news:
+            _tell(strategy, gate, site, woken, freed)
+        return result
+
+    return judged if strategy.gate.outcomes else admitted
+
+
+def single_sync(strategy: Gated, fn: Call, site: Site) -> Call:
+    """Return the driver of one gate around a plain function."""
+    block = (strategy,)
+
+    def admitted(*args: Any, **kwargs: Any) -> Any:
+        if strategy.special:
+            return through_sync(block, fn, site, args, kwargs)
+        gate = strategy.gate
+        try:
+            permit = gate.take()
+        except LookupError:
+            permit = Caller(strategy, gate, site, "", args, kwargs).wait_sync()
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            woken = gate.release(permit)
+            if woken:
+                wake(woken)
+
+    def judged(*args: Any, **kwargs: Any) -> Any:
+        if strategy.special:
+            return through_sync(block, fn, site, args, kwargs)
+        gate = strategy.gate
+        try:
+            permit = gate.take()
+        except LookupError:
+            permit = Caller(strategy, gate, site, "", args, kwargs).wait_sync()
+        start = clocks.REAL.now() if gate.timed else 0.0
+        try:
+            result = fn(*args, **kwargs)
+        except BaseException as error:
+            settle(strategy, gate, permit, site, start, error)
+            raise
+        woken = gate.succeeded(permit, clocks.REAL.now() - start if start else 0.0)
+        freed = gate.release(permit)
+        if woken or freed or gate.news:
+            _tell(strategy, gate, site, woken, freed)
+        return result
+
+    return judged if strategy.gate.outcomes else admitted
+
+
+def settle(  # noqa: PLR0913 - all facts of an outcome
+    strategy: Gated, gate: Any, permit: Any, site: Site, start: float, error: BaseException
+) -> None:
+    """Report how a call ended that did not return, and release its permit."""
+    woken: Sequence[Any] = ()
+    try:
+        if gate.outcomes:
+            woken = judge(strategy, gate, permit, clocks.REAL.now() - start if start else 0.0, error)
+    finally:
+        _tell(strategy, gate, site, woken, gate.release(permit))
+
+
+def _tell(strategy: Gated, gate: Any, site: Site, woken: Sequence[Any], freed: Sequence[Any]) -> None:
+    wake(woken)
+    wake(freed)
+    if gate.news:
+        strategy.announce(site, gate, "")
+
+
+# --- two gates, as a breaker over a bulkhead: the happy path, too -----------------------------------------------------
+
+
+def pair_async(block: Block, fn: Call, site: Site) -> Call:
+    """Return the driver of two gates around a coroutine function."""
+    order = first, second = _binding_order(block)
+
+    async def admitted(*args: Any, **kwargs: Any) -> Any:
+        permits = _take_two(first, second)
+        if permits is None:
+            return await through_async(block, fn, site, args, kwargs)
+        start = clocks.REAL.now() if first.gate.timed or second.gate.timed else 0.0
+        try:
+            result = await fn(*args, **kwargs)
+        except BaseException as error:
+            _settle_all(zip(order, permits, strict=True), site, start, error)
+            raise
+        elapsed = clocks.REAL.now() - start if start else 0.0
+        try:
+            _succeeded(first, permits[0], site, elapsed)
+        finally:
+            _succeeded(second, permits[1], site, elapsed)
+        return result
+
+    return admitted
+
+
+def pair_sync(block: Block, fn: Call, site: Site) -> Call:
+    """Return the driver of two gates around a plain function."""
+    order = first, second = _binding_order(block)
+
+    def admitted(*args: Any, **kwargs: Any) -> Any:
+        permits = _take_two(first, second)
+        if permits is None:
+            return through_sync(block, fn, site, args, kwargs)
+        start = clocks.REAL.now() if first.gate.timed or second.gate.timed else 0.0
+        try:
+            result = fn(*args, **kwargs)
+        except BaseException as error:
+            _settle_all(zip(order, permits, strict=True), site, start, error)
+            raise
+        elapsed = clocks.REAL.now() - start if start else 0.0
+        try:
+            _succeeded(first, permits[0], site, elapsed)
+        finally:
+            _succeeded(second, permits[1], site, elapsed)
+        return result
+
+    return admitted
+
+
+def _take_two(first: Gated, second: Gated) -> tuple[Any, Any] | None:
+    """Return a permit of each gate; None if one is to be asked in its long way."""
+    if first.special or second.special:
+        return None
+    try:
+        permit = first.gate.take()
+    except LookupError:
+        return None
+    try:
+        return permit, second.gate.take()
+    except LookupError:
+        wake(first.gate.refund(permit))
+        return None
+
+
+# --- any block of gates -----------------------------------------------------------------------------------------------
+
+
+def block_async(block: Block, fn: Call, site: Site) -> Call:
+    """Return the driver of a block around a coroutine function."""
+    order = _binding_order(block)
+    usual = not site.holds and site.pipeline.partition is None
+    if usual and len(block) == 2:  # noqa: PLR2004
+        return pair_async(block, fn, site)
+
+    async def admitted(*args: Any, **kwargs: Any) -> Any:
+        permits = _take_all(order) if usual else None
+        if permits is None:
+            return await through_async(block, fn, site, args, kwargs)
+        start = clocks.REAL.now() if permits.pop() else 0.0
+        try:
+            result = await fn(*args, **kwargs)
+        except BaseException as error:
+            _settle_all(zip(order, permits, strict=True), site, start, error)
+            raise
+        _succeeded_all(zip(order, permits, strict=True), site, start)
+        return result
+
+    return admitted
+
+
+def block_sync(block: Block, fn: Call, site: Site) -> Call:
+    """Return the driver of a block around a plain function."""
+    order = _binding_order(block)
+    usual = not site.holds and site.pipeline.partition is None
+    if usual and len(block) == 2:  # noqa: PLR2004
+        return pair_sync(block, fn, site)
+
+    def admitted(*args: Any, **kwargs: Any) -> Any:
+        permits = _take_all(order) if usual else None
+        if permits is None:
+            return through_sync(block, fn, site, args, kwargs)
+        start = clocks.REAL.now() if permits.pop() else 0.0
+        try:
+            result = fn(*args, **kwargs)
+        except BaseException as error:
+            _settle_all(zip(order, permits, strict=True), site, start, error)
+            raise
+        _succeeded_all(zip(order, permits, strict=True), site, start)
+        return result
+
+    return admitted
+
+
+def _binding_order(block: Block) -> Block:
+    """Return the gates as they bind: those with two phases last. If nobody has to wait, the first phase is no phase."""
+    return (*(each for each in block if not each.two_phase), *(each for each in block if each.two_phase))
+
+
+def _take_all(order: Block) -> list[Any] | None:
+    """Return a permit of each gate, and last whether any is timed; None if one is to be asked in its long way."""
+    permits: list[Any] = []
+    timed = False
+    try:
+        for strategy in order:
+            if strategy.special:
+                raise LookupError  # noqa: TRY301 - the same way out as a gate that is not free
+            gate = strategy.gate
+            permits.append(gate.take())
+            if gate.timed:
+                timed = True
+    except LookupError:
+        for strategy, permit in zip(order, permits, strict=False):
+            wake(strategy.gate.refund(permit))
+        return None
+    permits.append(timed)
+    return permits
+
+
+def _succeeded_all(pairs: Pairs, site: Site, start: float) -> None:
+    elapsed = clocks.REAL.now() - start if start else 0.0
+    for strategy, permit in pairs:
+        try:
+            _succeeded(strategy, permit, site, elapsed)
+        except BaseException:  # whoever listens was interrupted: the others get theirs back all the same
+            _succeeded_all(pairs, site, start)
+            raise
+
+
+def _succeeded(strategy: Gated, permit: Any, site: Site, elapsed: float) -> None:
+    """Report a call that returned, and release its permit."""
+    gate = strategy.gate
+    woken = gate.succeeded(permit, elapsed) if gate.outcomes else ()
+    freed = gate.release(permit)
+    if woken or freed or gate.news:
+        _tell(strategy, gate, site, woken, freed)
+
+
+def _settle_all(pairs: Pairs, site: Site, start: float, error: BaseException) -> None:
+    for strategy, permit in pairs:
+        try:
+            settle(strategy, strategy.gate, permit, site, start, error)
+        except BaseException:  # a predicate of the user failed: the others get theirs back all the same
+            _settle_all(pairs, site, start, error)
+            raise
+
+
+# --- everything unusual -----------------------------------------------------------------------------------------------
+
+
+async def through_async(block: Block, fn: Call, site: Site, args: Args, kwargs: Kwargs) -> Any:
+    """Call a coroutine function behind a block of gates."""
+    passage = await open_async(block, site, args, kwargs)
+    passage.begin()
+    try:
+        result = await fn(*args, **kwargs)
+    except BaseException as error:
+        passage.close(error)
+        raise
+    passage.close(None)
+    return result
+
+
+def through_sync(block: Block, fn: Call, site: Site, args: Args, kwargs: Kwargs) -> Any:
+    """Call a plain function behind a block of gates."""
+    passage = open_sync(block, site, args, kwargs)
+    passage.begin()
+    try:
+        result = fn(*args, **kwargs)
+    except BaseException as error:
+        passage.close(error)
+        raise
+    passage.close(None)
+    return result
