@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
-from asyncguard._machines import keys_hints
+from asyncguard._machines import canonical, keys_hints
 from asyncguard._machines.binder import Binder, MismatchError, signature_of
 from asyncguard._machines.keys import UnkeyableError, freeze
+from asyncguard._machines.keys_base import Freeze
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -27,12 +29,14 @@ class Keyer:
     """The key of a call: its arguments bound, without the ignored ones, frozen, with what it varies on.
 
     `own` is the name of the parameter that holds the object whose own cache this is (`self`); it is left out.
+    `for_store()` is the same with keys that other processes share.
     `quick` says that there is one parameter and nothing else in the key, so that an exact `int` or `str` argument is
     its own key.
     """
 
     __slots__ = (
-        "_binder", "_drop", "_ignore", "_kept", "_name", "_own", "_plain", "_signature", "_vary_on", "names", "quick",
+        "_binder", "_drop", "_freeze", "_ignore", "_kept", "_name", "_own", "_plain", "_signature", "_vary_on",
+        "names", "quick",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +51,7 @@ class Keyer:
         signature = signature_of(function)
         self._signature = signature  # not the function: whoever keeps a keyer must not keep the function alive
         self._name = name
+        self._freeze: Freeze = freeze
         self._own = own
         self._binder = Binder(signature) if signature is not None else None
         self._ignore: frozenset[str] = frozenset(ignore if own is None else (*ignore, own))
@@ -59,6 +64,15 @@ class Keyer:
         self.quick = len(names) == 1 == len(self._kept) and not self._vary_on and signature is not None
         if self.quick and self._binder is not None:
             self.quick = self._binder.takes_one()
+
+    def for_store(self) -> Keyer:
+        """Return a keyer whose keys are bytes, equal in all processes for arguments that share a key in this one.
+
+        They raise TypeError also for arguments that mean something in this process only.
+        """
+        made = copy.copy(self)
+        made._freeze = canonical.encode  # noqa: SLF001 - a Keyer as well
+        return made
 
     def check_annotations(self, function: Callable[..., Any]) -> None:
         """Raise TypeError if an annotation tells that no argument for a parameter can be part of a key."""
@@ -79,6 +93,7 @@ class Keyer:
             return self._raw(args, kwargs)
         if not self._plain:
             return self.of_values(values)
+        freeze = self._freeze
         try:
             kept = [freeze(values[at]) for at, _ in self._kept]
         except UnkeyableError:
@@ -105,7 +120,7 @@ class Keyer:
     def of_value(self, name: str, value: Any) -> Hashable:
         """Return the key of one value of a parameter."""
         try:
-            return freeze(value)
+            return self._freeze(value)
         except UnkeyableError as error:
             raise self._refusal(name, str(error)) from error
 
@@ -113,7 +128,7 @@ class Keyer:
         if name == self._drop:
             value = {each: value[each] for each in value if each not in self._ignore}
         try:
-            return freeze(value)
+            return self._freeze(value)
         except UnkeyableError as error:
             if self._binder is not None and value is self._binder.default(name):
                 return (_Default, name)

@@ -3,68 +3,94 @@
 The key of a value is its type and its content. `1`, `True` and `1.0` differ, -0.0 differs from 0.0, a NaN equals
 itself, containers keep their structure, and what can only be compared by its address is refused: an address that is
 used again by the next object gives the answer of the one before. The frozen value itself is the key, so nothing
-rests on a hash, except for large buffers (arrays, frames), which go in as type, shape and a 128-bit digest.
+rests on a hash, except for large buffers (arrays, frames), which go in as type, shape and a digest of the content.
 
-The table `_FREEZERS` grows by one entry for each type that is met; the rules stand in the keys_*.py files.
+`Freezing` is one table of rules with one hash function: `freeze` is that of the process, `canonical` has the one of
+stores. The table grows by one entry for each type that is met; the rules stand in the keys_*.py files.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from asyncguard._machines import keys_arrays, keys_builtins, keys_frames, keys_objects
-from asyncguard._machines.keys_base import Freezer, UnkeyableError
+from asyncguard._machines import digests, keys_arrays, keys_builtins, keys_frames, keys_objects
+from asyncguard._machines.keys_base import Digest, Freeze, Freezer, Rule, UnkeyableError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
-__all__ = ["UnkeyableError", "freeze", "keyable"]
+__all__ = ["Freezing", "UnkeyableError", "freeze", "keyable"]
 
 _PACK = struct.Struct("<d").pack
 _MOST_TYPES = 4096  # a program that makes classes at run time must not fill the table for ever
+_RULES = (keys_objects.own_key, keys_builtins.enum, keys_frames.rule, keys_arrays.rule, keys_objects.fields)
+_LAST_RULES = (keys_builtins.rule, keys_objects.by_value)
 
 
-def freeze(value: object) -> Hashable:
-    """Return a hashable stand-in for `value`, equal for equal values of the same type only.
+class Freezing:
+    """From values to keys, with the hash function that `function` returns when a rule first needs it."""
 
-    An exact `int` or `str` stands for itself (the driver's fast path relies on it), everything else is a tuple that
-    begins with a type. Raises UnkeyableError for a value that equals only itself, is nested too deep, or cyclic.
-    """
-    kind = type(value)
-    if kind is str or kind is int:
-        return value
-    freezer = _FREEZERS.get(kind) or _resolved(kind)
-    try:
-        return freezer(value)
-    except RecursionError:
-        raise UnkeyableError(kind, "is nested too deep, or contains itself") from None
+    __slots__ = ("_exact", "_function", "_table", "freeze")
 
+    def __init__(self, function: Callable[[], Digest]) -> None:
+        self._function = function
+        self._table: dict[type, Freezer] = {}
+        self.freeze = self._made()
+        self._exact = _ATOMS | _holders(self.freeze, function)
+        self._table.update(self._exact)
 
-def keyable(kind: type) -> bool:
-    """Tell whether values of a type may be keyable; False only if none can be."""
-    return (_FREEZERS.get(kind) or _resolved(kind)) is not _refused
+    def keyable(self, kind: type) -> bool:
+        """Tell whether values of a type may be keyable; False only if none can be."""
+        return (self._table.get(kind) or self._resolved(kind)) is not _refused
 
+    def _made(self) -> Freeze:
+        table, resolved = self._table, self._resolved
 
-def _resolved(kind: type) -> Freezer:
-    freezer = _resolve(kind)
-    if len(_FREEZERS) >= _MOST_TYPES:
-        _FREEZERS.clear()
-        _FREEZERS.update(_EXACT)
-    _FREEZERS[kind] = freezer
-    return freezer
+        def freeze(value: object) -> Hashable:
+            """Return a hashable stand-in for `value`, equal for equal values of the same type only.
 
+            An exact `int` or `str` stands for itself (the driver's fast path relies on it), everything else is a tuple
+            that begins with a type. Raises UnkeyableError for a value that equals only itself, is nested too deep, or
+            cyclic.
+            """
+            kind = type(value)
+            if kind is str or kind is int:
+                return value
+            freezer = table.get(kind) or resolved(kind)
+            try:
+                return freezer(value)
+            except RecursionError:
+                raise UnkeyableError(kind, "is nested too deep, or contains itself") from None
 
-def _resolve(kind: type) -> Freezer:
-    for rule in _RULES:
-        freezer = rule(kind, freeze)
-        if freezer is not None:
-            return freezer
-    for base in _CONTENT:
-        if issubclass(kind, base):
-            return keys_objects.subclass(kind, base, _EXACT[base], freeze)
-    return keys_builtins.rule(kind, freeze) or keys_objects.by_value(kind) or _refused
+        return freeze
+
+    def _resolved(self, kind: type) -> Freezer:
+        freezer = self._rule(kind)
+        if len(self._table) >= _MOST_TYPES:
+            self._table.clear()
+            self._table.update(self._exact)
+        self._table[kind] = freezer
+        return freezer
+
+    def _rule(self, kind: type) -> Freezer:
+        found = self._first(_RULES, kind)
+        if found is not None:
+            return found
+        for base in _CONTENT:
+            if issubclass(kind, base):
+                return keys_objects.subclass(kind, base, self._exact[base], self.freeze)
+        return self._first(_LAST_RULES, kind) or _refused
+
+    def _first(self, rules: tuple[Rule, ...], kind: type) -> Freezer | None:
+        for rule in rules:
+            found = rule(kind, self.freeze, self._function)
+            if found is not None:
+                return found
+        return None
 
 
 def _refused(value: object) -> Hashable:
@@ -98,41 +124,40 @@ def _bytearray(value: bytearray) -> Hashable:
     return (bytearray, bytes(value))
 
 
-def _list(value: list[Any]) -> Hashable:
-    return (list, _members(value))
+def _holders(freeze: Freeze, function: Callable[[], Digest]) -> dict[type, Freezer]:
+    def members(value: list[Any] | tuple[Any, ...]) -> tuple[Hashable, ...]:
+        """Texts and whole numbers stand for themselves, and floats go by their bits: such a list is taken at once."""
+        if _THEMSELVES.issuperset(map(type, value)):
+            return tuple(value)
+        if type(value[0]) is float and _FLOATS.issuperset(map(type, value)):
+            return (float, digests.short(_packed(value), function))
+        return tuple([freeze(each) for each in value])
+
+    return {
+        list: lambda value: (list, members(value)),
+        tuple: lambda value: (tuple, members(value)),
+        dict: lambda value: (dict, unordered([(freeze(key), freeze(each)) for key, each in value.items()])),
+        set: lambda value: (set, unordered([freeze(each) for each in value])),
+        frozenset: lambda value: (frozenset, unordered([freeze(each) for each in value])),
+    }
 
 
-def _tuple(value: tuple[Any, ...]) -> Hashable:
-    return (tuple, _members(value))
+def _packed(value: list[float] | tuple[float, ...]) -> bytes:
+    numbers = array("d", value)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
 
 
-def _members(value: list[Any] | tuple[Any, ...]) -> tuple[Hashable, ...]:
-    """Freeze the members; texts and whole numbers stand for themselves, so a list of them is taken at once."""
-    if _THEMSELVES.issuperset(map(type, value)):
-        return tuple(value)
-    return tuple([freeze(each) for each in value])
-
-
-def _dict(value: dict[Any, Any]) -> Hashable:
-    return (dict, _unordered([(freeze(key), freeze(each)) for key, each in value.items()]))
-
-
-def _set(value: set[Any]) -> Hashable:
-    return (set, _unordered([freeze(each) for each in value]))
-
-
-def _frozenset(value: frozenset[Any]) -> Hashable:
-    return (frozenset, _unordered([freeze(each) for each in value]))
-
-
-def _unordered(frozen: list[Hashable]) -> Hashable:
+def unordered(frozen: list[Hashable]) -> Hashable:
     """Forget the order but not how often: a set may hold several NaNs, whose keys are equal."""
     unique = frozenset(frozen)
     return unique if len(unique) == len(frozen) else frozenset(Counter(frozen).items())
 
 
 _THEMSELVES = frozenset({int, str, type(None)})
-_EXACT: dict[type, Freezer] = {
+_FLOATS = frozenset({float})
+_ATOMS: dict[type, Freezer] = {
     int: _itself,
     str: _itself,
     type(None): _itself,
@@ -141,12 +166,8 @@ _EXACT: dict[type, Freezer] = {
     complex: _complex,
     bytes: _bytes,
     bytearray: _bytearray,
-    list: _list,
-    tuple: _tuple,
-    dict: _dict,
-    set: _set,
-    frozenset: _frozenset,
 }
-_CONTENT = tuple(kind for kind in _EXACT if kind not in {type(None), bool})
-_RULES = (keys_objects.own_key, keys_builtins.enum, keys_frames.rule, keys_arrays.rule, keys_objects.fields)
-_FREEZERS: dict[type, Freezer] = dict(_EXACT)
+_CONTENT: tuple[type[Any], ...] = (int, str, float, complex, bytes, bytearray, list, tuple, dict, set, frozenset)
+_PROCESS = Freezing(digests.function)
+freeze = _PROCESS.freeze
+keyable = _PROCESS.keyable

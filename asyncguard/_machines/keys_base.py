@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
-__all__ = ["Freeze", "Freezer", "UnkeyableError"]
+__all__ = ["Digest", "Freeze", "Freezer", "Rule", "UnkeyableError"]
 
 Freezer = Callable[[Any], Hashable]
 """From a value of some type to a hashable stand-in."""
 Freeze = Freezer
 """`keys.freeze`, for members of any type; a rule is given it, since `keys` imports the rules."""
+Digest = Callable[[Any], bytes]
+"""From a contiguous buffer to its digest; a rule is given a function that returns it."""
+Rule = Callable[[type, Freeze, Callable[[], Digest]], Freezer | None]
+"""From a class to the freezer of its values, None if it is not of the kind that the rule is about."""
 
 
 class UnkeyableError(TypeError):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import types
+from array import array
 from collections import deque
-from collections.abc import Hashable
-from datetime import date, datetime, time, timedelta, tzinfo
+from collections.abc import Callable, Hashable
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag
 from fractions import Fraction
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import PurePath
@@ -17,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from asyncguard._machines import digests
-from asyncguard._machines.keys_base import Freeze, Freezer
+from asyncguard._machines.keys_base import Digest, Freeze, Freezer, UnkeyableError
 
 _TEXT = (Decimal, Fraction, UUID, PurePath, IPv4Address, IPv4Network, IPv6Address, IPv6Network)
 _PARTS = (range, slice)
@@ -30,51 +31,82 @@ _SINGLE = (
     types.WrapperDescriptorType,
     types.MethodDescriptorType,
     types.ModuleType,
-    types.GenericAlias,
-    types.UnionType,
     type(Ellipsis),
     type(NotImplemented),
 )
 
 
-def enum(kind: type, _freeze: Freeze) -> Freezer | None:
-    """Return the freezer of an enum class: class and name, or the value of a combination of flags that has no name."""
-    if not issubclass(kind, Enum):
-        return None
-    return lambda value: (kind, value.value if value.name is None else value.name)
+def enum(kind: type, _freeze: Freeze, _function: Callable[[], Digest]) -> Freezer | None:
+    """Return the freezer of an enum class: class and name; flags by their value, a combination may have no name."""
+    if issubclass(kind, Flag):
+        return lambda value: (kind, value._value_)
+    return (lambda value: (kind, value._name_)) if issubclass(kind, Enum) else None
 
 
-def rule(kind: type, freeze: Freeze) -> Freezer | None:
+def rule(kind: type, freeze: Freeze, function: Callable[[], Digest]) -> Freezer | None:
     """Return the freezer of one of the standard library's value classes, None for any other class."""
-    for bases, freezer in _rules(kind, freeze):
+    for bases, freezer in (*_values(kind), *_holders(kind, freeze, function)):
         if issubclass(kind, bases):
             return freezer
     return None
 
 
-def _rules(kind: type, freeze: Freeze) -> list[tuple[Any, Freezer]]:
+def _values(kind: type) -> list[tuple[Any, Freezer]]:
     return [
-        ((datetime, time), _clock),
-        (date, lambda value: (kind, value.isoformat())),
+        (datetime, lambda value: _clock(kind, datetime, value)),
+        (time, lambda value: _clock(kind, time, value)),
+        (date, lambda value: (kind, date.isoformat(value))),
         (timedelta, lambda value: (kind, value.days, value.seconds, value.microseconds)),
-        (tzinfo, _zone),
+        (tzinfo, zone),
         (_TEXT, lambda value: (kind, str(value))),
-        (_PARTS, lambda value: (kind, freeze(value.start), freeze(value.stop), freeze(value.step))),
-        (Pattern, lambda value: (Pattern, freeze(value.pattern), value.flags)),
-        (memoryview, lambda value: (memoryview, value.format, value.shape, digests.of_bytes(value.tobytes()))),
-        (deque, lambda value: (kind, value.maxlen, tuple([freeze(each) for each in value]))),
-        (types.MappingProxyType, lambda value: (types.MappingProxyType, freeze(dict(value)))),
-        (functools.partial, lambda value: (kind, freeze((value.func, value.args, value.keywords)))),
-        (types.MethodType, lambda value: (types.MethodType, value.__func__, freeze(value.__self__))),
         (_SINGLE, lambda value: (kind, value)),
     ]
 
 
-def _clock(value: datetime | time) -> Hashable:
+def _holders(kind: type, freeze: Freeze, function: Callable[[], Digest]) -> list[tuple[Any, Freezer]]:
+    return [
+        (_PARTS, lambda value: (kind, freeze(value.start), freeze(value.stop), freeze(value.step))),
+        (Pattern, lambda value: (Pattern, freeze(value.pattern), value.flags)),
+        (memoryview, lambda value: _memory(value, function)),
+        (array, lambda value: (kind, value.typecode, digests.short(value.tobytes(), function))),
+        (deque, lambda value: (kind, value.maxlen, tuple([freeze(each) for each in value]))),
+        (types.MappingProxyType, lambda value: (kind, freeze(dict(value)))),
+        (functools.partial, lambda value: (kind, freeze((value.func, value.args, value.keywords)))),
+        (types.MethodType, lambda value: (kind, freeze(value.__func__), freeze(value.__self__))),
+        (types.GenericAlias, lambda value: (kind, freeze((value.__origin__, value.__args__)), value.__unpacked__)),
+        (types.UnionType, lambda value: (kind, freeze(frozenset(value.__args__)))),
+    ]
+
+
+def _memory(value: memoryview, function: Callable[[], Digest]) -> Hashable:
+    try:
+        layout, content = value.format, value.tobytes()
+    except (NotImplementedError, ValueError) as error:  # released
+        raise UnkeyableError(memoryview, f"cannot be read ({error})") from None
+    if "O" in (layout or ""):
+        raise UnkeyableError(memoryview, "holds addresses of objects")
+    return (memoryview, layout, value.shape, digests.short(content, function))
+
+
+def _clock(kind: type, base: Any, value: Any) -> Hashable:
     """Keep the zone: the same instant written in two zones is equal, but what is made of it may not be."""
-    zone = None if value.tzinfo is None else (_zone(value.tzinfo), value.utcoffset())
-    return (type(value), value.replace(tzinfo=None), value.fold, zone)
+    return (kind, base.isoformat(value.replace(tzinfo=None)), value.fold, zone_of(value))
 
 
-def _zone(value: tzinfo) -> Hashable:
-    return (type(value), str(value))
+def zone_of(value: Any) -> Hashable:
+    """Freeze the zone of a moment, and its offset then."""
+    return None if value.tzinfo is None else (zone(value.tzinfo), _span(value.utcoffset()))
+
+
+def _span(value: timedelta | None) -> Hashable:
+    return None if value is None else (value.days, value.seconds, value.microseconds)
+
+
+def zone(value: tzinfo) -> Hashable:
+    """Freeze a time zone by its offset and name, or by how its class writes it."""
+    kind = type(value)
+    if isinstance(value, timezone):
+        return (kind, _span(value.utcoffset(None)), value.tzname(None))
+    if (kind.__str__, kind.__repr__) == (object.__str__, object.__repr__) or getattr(value, "key", "") is None:
+        raise UnkeyableError(kind, "equals only itself")  # what it would write is its address, or that it has no name
+    return (kind, str(value))

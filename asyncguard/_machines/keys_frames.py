@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
-from asyncguard._machines import digests
-from asyncguard._machines.keys_base import Freeze, Freezer, UnkeyableError
+from asyncguard._machines import digests, keys_builtins
+from asyncguard._machines.keys_base import Digest, Freeze, Freezer, UnkeyableError
 
 
-def rule(kind: type, freeze: Freeze) -> Freezer | None:
+def rule(kind: type, freeze: Freeze, function: Callable[[], Digest]) -> Freezer | None:
     """Return the freezer of a frame, series or index, None if it is none."""
-    return _pandas(kind, freeze) or _polars(kind) or _arrow(kind)
+    return _pandas(kind, freeze) or _polars(kind, function) or _arrow(kind, function)
 
 
 def _pandas(kind: type, freeze: Freeze) -> Freezer | None:
@@ -29,7 +29,8 @@ def _pandas(kind: type, freeze: Freeze) -> Freezer | None:
         (pandas.Series, lambda value: (kind, freeze(value.name), _index(value.index, freeze), _values(value, freeze))),
         (pandas.Index, lambda value: _index(value, freeze)),
         ((type(pandas.NA), type(pandas.NaT)), lambda _value: (kind,)),
-        (pandas.Timestamp, lambda value: (kind, freeze(value.asm8), str(value.tz), value.fold)),
+        (pandas.api.extensions.ExtensionArray, lambda value: (kind, _values(value, freeze))),
+        (pandas.Timestamp, lambda value: (kind, freeze(value.asm8), value.fold, keys_builtins.zone_of(value))),
         (pandas.Timedelta, lambda value: (kind, freeze(value.asm8))),
     ]
     return next((freezer for bases, freezer in rules if issubclass(kind, bases)), None)
@@ -53,48 +54,48 @@ def _values(value: Any, freeze: Freeze) -> Hashable:
     """Freeze a column by its dtype and content; extension types (nullable, text, zones) go value by value."""
     dtype = str(value.dtype)
     if dtype == "category":
-        held = value.array
+        held = getattr(value, "array", value)
         return (dtype, _index(held.categories, freeze), bool(held.ordered), freeze(held.codes))
     plain = type(value.dtype).__module__.partition(".")[0] == "numpy"
     return (dtype, freeze(value.to_numpy() if plain else value.tolist()))
 
 
-def _polars(kind: type) -> Freezer | None:
+def _polars(kind: type, function: Callable[[], Digest]) -> Freezer | None:
     polars = sys.modules.get("polars")
     if polars is None or not hasattr(polars, "DataFrame"):
         return None
     if issubclass(kind, polars.DataFrame):
-        return lambda value: (kind, _ipc(value))
+        return lambda value: (kind, _ipc(value, function))
     if issubclass(kind, polars.Series):
-        return lambda value: (kind, _ipc(value.to_frame()))
+        return lambda value: (kind, _ipc(value.to_frame(), function))
     return None
 
 
-def _ipc(frame: Any) -> bytes:
+def _ipc(frame: Any, function: Callable[[], Digest]) -> bytes:
     out = io.BytesIO()
     try:
         frame.rechunk().write_ipc(out)
     except Exception as error:
         raise UnkeyableError(frame.__class__, f"cannot be written as Arrow data ({error})") from error
-    return digests.of_bytes(out.getvalue())
+    return digests.short(out.getvalue(), function)
 
 
-def _arrow(kind: type) -> Freezer | None:
+def _arrow(kind: type, function: Callable[[], Digest]) -> Freezer | None:
     arrow = sys.modules.get("pyarrow")
     if arrow is None or not hasattr(arrow, "Table"):
         return None
     if issubclass(kind, arrow.Table):
-        return lambda value: (kind, _stream(value, arrow))
+        return lambda value: (kind, _stream(value, arrow, function))
     if issubclass(kind, arrow.RecordBatch):
-        return lambda value: (kind, _stream(arrow.Table.from_batches([value]), arrow))
+        return lambda value: (kind, _stream(arrow.Table.from_batches([value]), arrow, function))
     if issubclass(kind, arrow.Array | arrow.ChunkedArray):
-        return lambda value: (kind, _stream(arrow.table({"": value}), arrow))
+        return lambda value: (kind, _stream(arrow.table({"": value}), arrow, function))
     return None
 
 
-def _stream(table: Any, arrow: Any) -> bytes:
+def _stream(table: Any, arrow: Any, function: Callable[[], Digest]) -> bytes:
     out = io.BytesIO()
     whole = table.combine_chunks()
     with arrow.ipc.new_stream(out, whole.schema) as writer:
         writer.write_table(whole)
-    return digests.of_bytes(out.getvalue())
+    return digests.short(out.getvalue(), function)

@@ -8,7 +8,8 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from asyncguard._machines.keys_base import Freeze, Freezer, UnkeyableError
+from asyncguard._machines import equals
+from asyncguard._machines.keys_base import Digest, Freeze, Freezer
 
 
 class _Missing:
@@ -20,21 +21,23 @@ _EXACTLY: dict[type, Callable[[Any], Any]] = {
     float: float.__float__,
     str: str.__str__,
     bytes: bytes.__bytes__,
+    list: list,
+    tuple: tuple,
 }
 
 
-def own_key(kind: type[Any], freeze: Freeze) -> Freezer | None:
+def own_key(kind: type[Any], freeze: Freeze, _function: Callable[[], Digest]) -> Freezer | None:
     """Return the freezer of a class with `__cache_key__()`, which says itself what its objects are equal by."""
     if issubclass(kind, type) or not hasattr(kind, "__cache_key__"):
         return None
     return lambda value: (kind, freeze(value.__cache_key__()))
 
 
-def fields(kind: type, freeze: Freeze) -> Freezer | None:
+def fields(kind: type, freeze: Freeze, _function: Callable[[], Digest]) -> Freezer | None:
     """Return the freezer of a class with declared fields: pydantic, dataclass, attrs, msgspec."""
-    pydantic = sys.modules.get("pydantic")
-    if pydantic is not None and issubclass(kind, pydantic.BaseModel):
-        return lambda value: _model(kind, value, freeze)
+    modelled = _pydantic(kind, freeze)
+    if modelled is not None:
+        return modelled
     declared = _declared(kind)
     if declared is None:
         return None
@@ -47,14 +50,28 @@ def fields(kind: type, freeze: Freeze) -> Freezer | None:
     return freezer
 
 
-def _model(kind: type[Any], value: Any, freeze: Freeze) -> Hashable:
-    """Freeze a pydantic model by its fields, not by its JSON.
+def _pydantic(kind: type, freeze: Freeze) -> Freezer | None:
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is None or not hasattr(pydantic, "BaseModel"):
+        return None
+    if issubclass(kind, pydantic.BaseModel):
+        return lambda value: _model(kind, value, freeze)
+    if issubclass(kind, pydantic.SecretStr | pydantic.SecretBytes):
+        return lambda value: (kind, value.get_secret_value())
+    if isinstance(pydantic.AnyUrl, type) and issubclass(kind, pydantic.AnyUrl):
+        return lambda value: (kind, str(value))
+    return None
 
-    There NaN equals None, a tuple equals a list, and all secrets are equal.
+
+def _model(kind: type[Any], value: Any, freeze: Freeze) -> Hashable:
+    """Freeze a pydantic model by its fields, not by its JSON: there NaN equals None, and all secrets are equal.
+
+    Private attributes are part of it, as they are part of its equality.
     """
     values = value.__dict__
     content = tuple([freeze(values.get(name, _Missing)) for name in kind.model_fields])
-    return (kind, content, freeze(value.__pydantic_extra__))
+    extra, private = value.__pydantic_extra__, value.__pydantic_private__
+    return (kind, content, freeze(extra) if extra else None, freeze(private) if private else None)
 
 
 def _declared(kind: Any) -> tuple[tuple[str, ...], bool] | None:
@@ -86,17 +103,9 @@ def _itself(value: Any) -> Any:
     return value
 
 
-def by_value(kind: type) -> Freezer | None:
-    """Return the freezer of a class that defines both equality and hash: the object is its own key."""
+def by_value(kind: type, _freeze: Freeze, _function: Callable[[], Digest]) -> Freezer | None:
+    """Return the freezer of a class that defines both equality and hash: equal objects have one stand-in."""
     has: Any = kind
     if has.__hash__ in {None, object.__hash__} or has.__eq__ is object.__eq__:
         return None
-
-    def freezer(value: Any) -> Hashable:
-        try:
-            hash(value)
-        except TypeError as error:
-            raise UnkeyableError(kind, f"has no hash ({error})") from None
-        return (kind, value)
-
-    return freezer
+    return lambda value: (kind, equals.stand_in(kind, value))

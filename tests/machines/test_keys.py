@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import collections
 import dataclasses
 import datetime as dt
@@ -19,7 +20,7 @@ import zoneinfo
 
 import pytest
 
-from asyncguard._machines import keys
+from asyncguard._machines import digests, keys
 from asyncguard._machines.keys import UnkeyableError, freeze
 
 
@@ -87,6 +88,38 @@ class Plain:
     pass
 
 
+@dataclasses.dataclass(slots=True)
+class Compared:
+    """Fields that are left out of its equality may decide about the result all the same."""
+
+    noise: int = dataclasses.field(compare=False)
+
+
+class Zone(dt.tzinfo):
+    def utcoffset(self, when):
+        return dt.timedelta(0)
+
+    dst = utcoffset
+
+
+class Shown(list):
+    """Shows something else than it holds."""
+
+    def __iter__(self):
+        return iter([1, 2.5])
+
+
+class Odd(int):
+    def __int__(self):
+        return 7
+
+    def __eq__(self, other):
+        raise RuntimeError
+
+    def __hash__(self):
+        raise RuntimeError
+
+
 def text(value, language):
     made = Text(value)
     made.language = language
@@ -152,6 +185,17 @@ DIFFERENT = [
     (..., NotImplemented),
     (list[int], list[str]),
     (Keyed("a").__cache_key__, Keyed("b").__cache_key__),
+    (dt.timezone(dt.timedelta(hours=1), "X"), dt.timezone(dt.timedelta(hours=2), "X")),
+    (array.array("b", [1]), array.array("B", [1])),
+    (memoryview(array.array("b", [1])), memoryview(array.array("B", [1]))),
+    (int | str, int | None),
+    ([1.0, 2.0], [1.0, 2]),
+    ([0.0], [-0.0]),
+    ([1.0], (1.0,)),
+    ([1.0, [2.0]], [1.0, 2.0]),
+    ([float(n) for n in range(99)], [float(n) for n in range(98)]),
+    (Compared(1), Compared(2)),
+    (Right(0), Right.READ),
 ]
 
 
@@ -187,6 +231,14 @@ SAME = [
     lambda: FIRST,
     lambda: Plain,
     lambda: None,
+    lambda: array.array("d", [1.0] * 99),
+    lambda: memoryview(b"abcdef")[::2],
+    lambda: [float(n) for n in range(99)],
+    lambda: [float("nan"), -0.0],
+    lambda: dict[str, list[int]],
+    lambda: Colour["RED"],
+    lambda: "\ud800",
+    lambda: 10**5000,
 ]
 
 
@@ -209,6 +261,8 @@ UNKEYABLE = [
     functools.partial(max, Plain()),
     ValueError("a"),
     Keyed(Plain()),
+    Zone(),
+    dt.datetime(2024, 1, 1, tzinfo=Zone()),
 ]
 
 
@@ -241,14 +295,39 @@ def test_texts_and_bytes_of_one_content_never_meet_in_a_dict_which_warns_with_py
 
 
 def test_the_table_of_types_is_bounded(monkeypatch):
-    monkeypatch.setattr(keys, "_MOST_TYPES", len(keys._FREEZERS) + 5)
-    for number in range(20):
-        freeze(type(f"Made{number}", (int,), {})(1))
-    assert len(keys._FREEZERS) <= keys._MOST_TYPES
-    assert freeze(1) == 1
+    monkeypatch.setattr(keys, "_MOST_TYPES", 20)
+    freezing = keys.Freezing(digests.function)
+    for number in range(50):
+        freezing.freeze(type(f"Made{number}", (int,), {})(1))
+        assert len(freezing._table) <= 20
+    assert freezing.freeze([1]) == freeze([1])
 
 
 def test_a_field_that_was_never_set_is_part_of_the_key():
     half = object.__new__(Point)
     half.x = 1
     assert freeze(half) != freeze(Point(1, None))
+
+
+def test_equal_members_of_a_union_in_another_order_are_equal():
+    assert freeze(int | str) == freeze(str | int)
+
+
+def test_a_subclass_of_a_builtin_runs_none_of_its_own_comparisons():
+    assert freeze(Odd(3)) == freeze(Odd(3)) != freeze(Odd(4))
+    assert hash(freeze(Odd(3))) == hash(freeze(Odd(3)))
+
+
+def test_a_list_is_what_it_shows_when_it_is_read():
+    assert freeze(Shown()) == freeze(Shown([1.0])) == (Shown, (list, (1, (float, 2.5))), None)
+
+
+def test_a_view_of_memory_that_was_released_has_no_key():
+    view = memoryview(b"a")
+    view.release()
+    with pytest.raises(UnkeyableError, match="released"):
+        freeze(view)
+
+
+def test_the_order_in_which_flags_and_names_were_given_is_no_part_of_the_key():
+    assert freeze(Right.READ | Right.WRITE) == freeze(Right.WRITE | Right.READ) == (Right, 3)

@@ -53,6 +53,27 @@ def test_a_model_that_holds_a_client_has_no_key():
         freeze(Model(items=object()))
 
 
+class Private(pydantic.BaseModel):
+    x: int = 0
+    _tenant: str = pydantic.PrivateAttr("")
+
+
+def test_private_attributes_are_part_of_a_key_as_they_are_part_of_the_models_equality():
+    one, two = Private(x=1), Private(x=1)
+    assert freeze(one) == freeze(two)
+    two._tenant = "other"
+    assert freeze(one) != freeze(two)
+
+
+def test_addresses_on_the_web_and_secrets_go_by_what_they_hold():
+    assert (
+        freeze(pydantic.SecretBytes(b"a")) == freeze(pydantic.SecretBytes(b"a")) != freeze(pydantic.SecretBytes(b"b"))
+    )
+    adapter = pydantic.TypeAdapter(pydantic.HttpUrl)
+    one, two, other = (adapter.validate_python(f"https://a.example/{path}") for path in "aab")
+    assert freeze(one) == freeze(two) != freeze(other)
+
+
 def test_attrs_and_msgspec_classes_go_by_class_and_fields():
     attrs = pytest.importorskip("attrs")
     made = attrs.make_class("A", ["x", "y"], eq=False)
@@ -117,3 +138,16 @@ def test_polars_and_arrow_frames_go_by_schema_and_content():
     assert freeze(pa.record_batch({"a": [1]})) == freeze(pa.record_batch({"a": [1]}))
     with pytest.raises(UnkeyableError):
         freeze(pl.DataFrame({"a": [object()]}))
+
+
+def test_columns_on_their_own_go_by_dtype_and_content():
+    pd = pytest.importorskip("pandas")
+    arrays = [
+        pd.Categorical(["a", "b"]),
+        pd.Categorical(["a", "b"], ordered=True),
+        pd.array([1, 2]),
+        pd.array([1, None]),
+    ]
+    assert len({freeze(each) for each in arrays}) == len(arrays)
+    for each in arrays:
+        assert freeze(each) == freeze(each.copy())
