@@ -154,17 +154,19 @@ class Adaptive(Slots):
 
     def configure(self, rules: AdaptiveRules) -> Wake:
         """Take other rules; what was learnt is kept as far as they allow."""
-        with self._lock:
-            old = self.limit
-            if rules.algorithm == self.rules.algorithm:
-                self.rule.bound(rules.least, rules.most)
-            else:
-                kept = min(max(self.rule.estimate, rules.least), rules.most)
-                self.rule = new_limit(rules.algorithm, kept, rules.least, rules.most)
-            self.rules = rules
-            self._open(self._clock(), old)
-            self._back.append(None)
+        self._alone(self._configure, rules)
         return self._see_to_it()
+
+    def _configure(self, rules: AdaptiveRules) -> None:
+        old = self.limit
+        if rules.algorithm == self.rules.algorithm:
+            self.rule.bound(rules.least, rules.most)
+        else:
+            kept = min(max(self.rule.estimate, rules.least), rules.most)
+            self.rule = new_limit(rules.algorithm, kept, rules.least, rules.most)
+        self.rules = rules
+        self._open(self._clock(), old)
+        self._back.append(None)
 
     def describe(self) -> str:
         """Say in a few words where the limit is and why."""

@@ -8,14 +8,13 @@ is given back moves those behind it forward. A wait that would be too long is re
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from asyncguard._machines import checks
 from asyncguard._machines.bucket_quick import Doors, alone, quick, quick_all
 from asyncguard._machines.gate import Request, Wake
-from asyncguard._machines.gcra import Line
+from asyncguard._machines.gcra import Line, lines_of
 from asyncguard._machines.rates import Rate
 from asyncguard._machines.reservation import SECOND, Costs, Reservation
 from asyncguard._machines.timetable import Timetable
@@ -33,10 +32,10 @@ class Bucket(Doors):
         self.outcomes = False
         self.timed = False
         self.news: tuple[()] = ()
-        self.lock = threading.Lock()
         self._clock = clock_ns
         self._label = label
-        self._set_lines([Line(rate, clock_ns()) for rate in rates])
+        super().__init__()
+        self._set_lines(lines_of(rates, clock_ns()))
 
     def _set_lines(self, lines: Sequence[Line]) -> None:
         self._table = Timetable(lines)
@@ -64,32 +63,37 @@ class Bucket(Doors):
     @alone
     def _admit(self, request: Request, costs: Costs) -> Costs | Reservation:
         now = self._tidy()
-        slot = self._table.earliest(costs, now)
-        if slot > now and slot / SECOND > request.until:
-            raise self.refusal((slot - now) / SECOND, request.until - now / SECOND)
         place = Reservation(self, self._table, request, costs)
-        place.claimed = slot <= now
-        self._table.add(place, slot)
+        self._table.meet(place, now)
+        if place.slot > now and place.slot / SECOND > request.until:
+            raise self.refusal((place.slot - now) / SECOND, request.until - now / SECOND)
+        self._table.add(place, now)
         return costs if place.claimed else place
 
     def claim(self, place: Reservation, now: float) -> Costs | None:
         """Take the permit of a reservation whose time has come; `now` in seconds."""
-        if not self._claim(place, now):
+        following = self._claim(place, now)
+        if following is None:
             return None
-        # Those behind may have been moved forward since they set their timers: each wakes the next in line.
-        following = self._table.first()
-        if isinstance(following, Reservation) and following.told > following.slot / SECOND:
-            following.spot.wake()
+        for spot in following:
+            spot.wake()
         return place.permit
 
     @alone
-    def _claim(self, place: Reservation, now: float) -> bool:
+    def _claim(self, place: Reservation, now: float) -> Wake | None:
         # By our own clock as well: a late place was just timed anew from there, which is after the caller read its own.
         now_ns = self._tidy()
-        place.table.update(place)
-        place.claimed = place.slot <= now_ns or place.slot / SECOND <= now
-        self._tidy()
-        return place.claimed
+        table = place.table
+        table.update(place)
+        if place.gone or (place.slot > now_ns and place.slot / SECOND > now):
+            return None
+        table.claim(place)
+        # Those behind may have been moved forward since they set their timers: each wakes the next in line.
+        following = self._table.first()
+        if not isinstance(following, Reservation):
+            return NOBODY
+        self._table.update(following)
+        return (following.spot,) if following.told > following.slot / SECOND else NOBODY
 
     @alone
     def due(self, place: Reservation) -> float:
@@ -99,43 +103,27 @@ class Bucket(Doors):
         place.told = place.slot / SECOND
         return place.told
 
-    @alone
     def withdraw(self, place: Reservation) -> Wake:
         """Take back a reservation; whoever stands first now is woken."""
-        if place.claimed:  # interrupted between the claim and the call
-            return self._correct(place.permit, [0.0] * len(place.permit))
-        if place.table is self._table and not place.gone:
-            self._table.leave(place)
-        return self._first_spot()
+        return self.give(self._withdraw, place)
 
-    @alone
     def refund(self, permit: Costs) -> Wake:
         """Give back what a call took that was never made."""
-        return self._correct(permit, [0.0] * len(permit))
+        return self.give(self._correct, permit, [0.0] * len(permit))
 
     def reconcile(self, permit: Costs | None, actual: float) -> Wake:
         """Correct the cost of a permit by what it really was; a debt is repaid by those who come later."""
         actual = _number("the actual cost", actual)
-        return NOBODY if permit is None else self._reconcile(permit, actual)  # None: the limiter only observes
+        # None: the limiter only observes
+        return NOBODY if permit is None else self.give(self._correct, permit, self._spread(actual))
 
-    @alone
-    def _reconcile(self, permit: Costs, actual: float) -> Wake:
-        return self._correct(permit, self._spread(actual))
-
-    @alone
     def limit(self, remaining: float | None, reset: float | None, *, weighed: bool) -> Wake:
         """Take over what a service says is left of its own count; we never believe in more than before.
 
         `remaining` is in units of the rate, `reset` the seconds until there is more: with less than 1 left, nothing
         starts before. `weighed` means the rates that have a cost, False those that have none.
         """
-        now = self._tidy()
-        front = list(self._table.front())
-        for i, line in enumerate(self.lines):
-            if (line.rate.cost is not None) == weighed:
-                front[i] = max(front[i], line.drained(now, remaining, reset))
-        self._table.move(front)
-        return self._first_spot()
+        return self.give(self._limit, remaining, reset, weighed)
 
     def release(self, permit: Costs) -> Wake:
         """Do nothing: a rate is not given back."""
@@ -169,8 +157,8 @@ class Bucket(Doors):
     def describe(self) -> str:
         """Say in a few words what is left of each rate, and who waits."""
         now = self._tidy()
-        left = ", ".join(f"{line.rate}: {round(line.left(now), 1):g} left" for line in self.lines)
-        return f"{left}; {self._table.waiting()} waiting"
+        left = ", ".join(f"{line.rate}: {_tenths(line.left(now))} left" for line in self.lines)
+        return f"{left}; {self._table.waiting} waiting"
 
     @alone
     def idle(self) -> bool:
@@ -192,20 +180,45 @@ class Bucket(Doors):
         """Take other rates. Reserved places keep their times, and the new rates begin behind them."""
         now = self._tidy()
         ahead = [max(0, line.tat // line.scale - now) for line in self.lines] + [0] * len(rates)
-        lines = [Line(rate, now) for rate in rates]
+        lines = lines_of(rates, now)
         for line, debt in zip(lines, ahead, strict=False):
             line.tat += debt * line.scale
         self._set_lines(lines)
 
     def after_fork(self) -> None:
         """In a forked child: a new lock, and nobody waits."""
-        self.lock = threading.Lock()
+        self.renew()
         self._tidy()
         for line, tat in zip(self.lines, self._table.front(), strict=True):
             line.tat, line.gap = tat, line.reach
         self._set_lines(self.lines)
 
+    def reentered(self) -> RateLimitedError:
+        """Return the refusal of a caller that asks in the middle of a decision: the garbage collector ended it."""
+        return RateLimitedError(
+            f"{self._label}: asked by a finalizer that ran while this limiter decided about another call on the same "
+            "thread; make no guarded call in __del__, or make it in a task",
+            retry_after=0.0,
+        )
+
     # --- under the lock ---
+
+    def _withdraw(self, place: Reservation) -> Wake:
+        if place.claimed:  # interrupted between the claim and the call
+            return self._correct(place.permit, [0.0] * len(place.permit))
+        now = self._tidy()
+        if place.table is self._table and not place.gone:
+            self._table.leave(place, now)
+        return self._first_spot()
+
+    def _limit(self, remaining: float | None, reset: float | None, weighed: bool) -> Wake:  # noqa: FBT001
+        now = self._tidy()
+        front = list(self._table.front())
+        for i, line in enumerate(self.lines):
+            if (line.rate.cost is not None) == weighed:
+                front[i] = max(front[i], line.drained(now, remaining, reset))
+        self._table.move(front, now)
+        return self._first_spot()
 
     def _tidy(self) -> int:
         now = self._clock()
@@ -218,7 +231,7 @@ class Bucket(Doors):
         for i, line in enumerate(self.lines[: len(permit)]):
             front[i] = max(front[i], now * line.scale) + line.units(costs[i]) - line.units(permit[i])
         permit[:] = costs
-        self._table.move(front)
+        self._table.move(front, now)
         return self._first_spot()
 
     def _first_spot(self) -> Wake:
@@ -238,6 +251,10 @@ class Bucket(Doors):
 
 def _never() -> Costs:
     raise LookupError
+
+
+def _tenths(number: float) -> str:
+    return f"{round(number, 1) + 0.0:.1f}".removesuffix(".0")  # 0.0: a zero has no sign
 
 
 def _cost(rate: Rate, cost: Any) -> float:

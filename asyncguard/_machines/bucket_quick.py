@@ -5,10 +5,16 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence, Sized
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from asyncguard._machines.gcra import SHUT, Line
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from asyncguard._machines.gate import Wake
 
 __all__ = ["Doors", "alone", "quick", "quick_all"]
 
@@ -19,7 +25,7 @@ T = TypeVar("T")
 _GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
-def quick(line: Line, clock: Callable[[], int], lock: threading.Lock) -> Callable[[], list[float]]:
+def quick(line: Line, clock: Callable[[], int], lock: AbstractContextManager[Any]) -> Callable[[], list[float]]:
     """Return the fast path of a single rate: a call of cost 1 starts now, or LookupError. One clock read and no lock.
 
     Two threads that read `tat` at the same time would sell one slot twice. CPython (3.11 to 3.13, with its global
@@ -46,8 +52,14 @@ def quick(line: Line, clock: Callable[[], int], lock: threading.Lock) -> Callabl
     return take if _GIL else take_locked
 
 
-def quick_all(lines: Sequence[Line], clock: Callable[[], int], lock: threading.Lock) -> Callable[[], list[float]]:
-    """Return the same for several rates, all or nothing; these cannot do without the lock."""
+def quick_all(
+    lines: Sequence[Line], clock: Callable[[], int], lock: AbstractContextManager[Any]
+) -> Callable[[], list[float]]:
+    """Return the same for several rates, all or nothing; these cannot do without the lock.
+
+    Should the garbage collector run here, and end an object that makes a call through the same limiter, that one is let
+    in and counted as well: one call more than the burst, and paid for by the next.
+    """
     units = [(line, line.scale, line.interval) for line in lines]
 
     def take() -> list[float]:
@@ -65,11 +77,39 @@ def quick_all(lines: Sequence[Line], clock: Callable[[], int], lock: threading.L
 
 
 class Doors:
-    """What `alone` needs of a bucket."""
+    """What one at a time may change: the base of a bucket.
 
-    lock: threading.Lock
+    What is given back waits in `back` until whoever is inside sees to it. Giving back must not wait, and nobody may
+    come in a second time: the garbage collector may end an abandoned call in the middle of a decision, on its thread.
+    """
+
     lines: Sequence[Line]
     queue: Sized
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with nobody inside."""
+        self.lock = threading.RLock()  # reentrant, so that who comes in a second time gets an answer
+        self.inside = False
+        self.back: deque[tuple[Callable[..., Wake], tuple[Any, ...]]] = deque()
+
+    def reentered(self) -> Exception:
+        """Return the refusal of a caller that comes in a second time."""
+        raise NotImplementedError
+
+    def give(self, do: Callable[..., Wake], *args: Any) -> Wake:
+        """Give something back, now or when whoever is inside comes out; return whom to wake."""
+        self.back.append((do, args))
+        return self.see_to_it()
+
+    def see_to_it(self) -> Wake:
+        """Do what was given back, and return whom to wake; not if somebody is inside: they do so after us."""
+        woken: list[Any] = []
+        while self.back and not self.inside:
+            woken += _take_back(self)
+        return woken
 
 
 DoorsT = TypeVar("DoorsT", bound=Doors)
@@ -80,13 +120,31 @@ def alone(method: Callable[Concatenate[DoorsT, P], T]) -> Callable[Concatenate[D
 
     @functools.wraps(method)
     def shut(self: DoorsT, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self.lock:
-            for line in self.lines:
-                line.gap = SHUT
-            try:
-                return method(self, *args, **kwargs)
-            finally:
-                for line in self.lines:
-                    line.gap = SHUT if self.queue else line.reach
+        try:
+            with self.lock:
+                if self.inside:
+                    raise self.reentered()
+                self.inside = True
+                try:
+                    for line in self.lines:
+                        line.gap = SHUT
+                    return method(self, *args, **kwargs)
+                finally:
+                    self.inside = False
+                    for line in self.lines:
+                        line.gap = SHUT if self.queue else line.reach
+        finally:
+            if self.back:
+                for spot in self.see_to_it():
+                    spot.wake()
 
     return shut
+
+
+@alone
+def _take_back(doors: Doors) -> Wake:
+    woken: list[Any] = []
+    while doors.back:
+        do, args = doors.back.popleft()
+        woken += do(*args)
+    return woken

@@ -51,7 +51,8 @@ class Allowance:
         self._seen = 0.0
         self._when = now
         self._slot = int(now / self._width)
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may end an abandoned call on the thread that holds the lock.
+        self._lock = threading.RLock()
 
     def withdraw(self, now: float) -> bool:
         """Take one retry if there is one left."""
@@ -76,7 +77,7 @@ class Allowance:
 
     def after_fork(self) -> None:
         """Renew the lock: another thread may have held it when the process forked."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def _left(self) -> float:
         return self._reserve + self._ratio * sum(self._earned) - sum(self._spent)
@@ -110,7 +111,7 @@ class RetryBudget:
     def __init__(self, ratio: float = 0.2, min_per_second: float = 10) -> None:
         self.ratio = checks.number("ratio", ratio, least=0.0, most=10.0)
         self.min_per_second = checks.number("min_per_second", min_per_second, least=0.0)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._by_clock: weakref.WeakKeyDictionary[Now, Allowance] = weakref.WeakKeyDictionary()
         _budgets.add(self)
 
@@ -119,12 +120,13 @@ class RetryBudget:
         with self._lock:
             allowance = self._by_clock.get(clock)
             if allowance is None:
-                allowance = self._by_clock[clock] = Allowance(self.ratio, self.min_per_second, clock.now())
+                fresh = Allowance(self.ratio, self.min_per_second, clock.now())
+                allowance = self._by_clock.setdefault(clock, fresh)
             return allowance
 
     def after_fork(self) -> None:
         """Renew the locks in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for allowance in list(self._by_clock.values()):
             allowance.after_fork()
 

@@ -2,17 +2,18 @@
 
 One number says all: the theoretical arrival time, at which the bucket would be full again. A call of cost c moves it c
 emission intervals later, and fits if that is at most a burst's worth of intervals from now. Time is counted in
-nanoseconds times `scale`, the smallest whole number that makes the emission interval whole (3 for "3/s"): nothing is
-ever rounded, so the last unit of a burst is not lost as it is with floats.
+nanoseconds times `scale`, the smallest whole number that makes the emission interval whole (3 for "3/s"), and of all
+rates that hold together: nothing is ever rounded, so the last unit of a burst is not lost as it is with floats.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from asyncguard._machines.rates import Rate
 
-__all__ = ["SHUT", "Line"]
+__all__ = ["SHUT", "Line", "lines_of"]
 
 SHUT = -(1 << 100)
 
@@ -26,11 +27,11 @@ class Line:
 
     __slots__ = ("burst", "gap", "interval", "rate", "reach", "scale", "seen", "tat")
 
-    def __init__(self, rate: Rate, now: int) -> None:
+    def __init__(self, rate: Rate, now: int, scale: int | None = None) -> None:
         interval = rate.period / rate.limit
         self.rate = rate
-        self.interval = interval.numerator
-        self.scale = interval.denominator
+        self.scale = interval.denominator if scale is None else scale
+        self.interval = int(interval * self.scale)
         self.burst = math.floor(rate.burst * self.interval)
         self.gap = self.reach = self.burst - self.interval
         self.tat = self.seen = now * self.scale
@@ -38,15 +39,6 @@ class Line:
     def units(self, cost: float) -> int:
         """Return a cost as time; a whole number of calls exactly, others to the nearest unit."""
         return cost * self.interval if isinstance(cost, int) else round(cost * self.interval)
-
-    def opens(self, tat: int, units: int) -> int:
-        """Return from when on a call of that cost fits, if the bucket stands at `tat`: in nanoseconds, rounded up."""
-        return -((self.burst - tat - units) // self.scale)
-
-    def after(self, tat: int, units: int, slot: int) -> int:
-        """Return where the bucket stands after a call of that cost at the time `slot`."""
-        rested = tat <= (slot - 1) * self.scale  # less than a nanosecond is no rest, it is our rounding of the slot
-        return (slot * self.scale if rested else tat) + units
 
     def drained(self, now: int, remaining: float | None, reset: float | None) -> int:
         """Return where the bucket stands if no more than `remaining` is left, and more only in `reset` seconds."""
@@ -64,3 +56,9 @@ class Line:
     def full(self, now: int) -> bool:
         """Tell whether nothing would be lost by forgetting this line."""
         return self.tat <= now * self.scale
+
+
+def lines_of(rates: Sequence[Rate], now: int) -> list[Line]:
+    """Return the lines of rates that hold together, on one scale."""
+    scale = math.lcm(*((rate.period / rate.limit).denominator for rate in rates))
+    return [Line(rate, now, scale) for rate in rates]

@@ -24,7 +24,7 @@ class Parked:
         self.until = 0.0
         self.hopeless = False
         self._spread = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may end another call on the thread that has it
 
     def park(self, now: float, seconds: float, most: float) -> bool:
         """Ask everybody to wait `seconds`, but not more than `most`; tell whether nobody was parked before."""
@@ -52,4 +52,4 @@ class Parked:
 
     def after_fork(self) -> None:
         """Renew the lock: another thread may have held it when the process forked."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from asyncguard._machines import checks
@@ -31,7 +30,8 @@ class Partitions(Generic[ItemT]):
 
     A gate is the most recently used one when `get` returns it, so it is not evicted before its caller has used it
     unless `limit` other keys come in between. Safe to use from several threads. Keys are made canonical before the lock
-    is taken, so no `==` or `hash` of the user runs inside.
+    is taken, so no `==` or `hash` of the user runs inside. A finalizer may: the lock lets the thread that holds it in
+    again, and what it adds meanwhile is at worst a gate that lives for its one call.
     """
 
     __slots__ = ("_gates", "_limit", "_lock", "_make", "_sweep_at")
@@ -41,7 +41,7 @@ class Partitions(Generic[ItemT]):
         self._limit = checks.integer("limit", limit, least=1)
         self._sweep_at = self._limit
         self._gates: dict[Hashable, tuple[ItemT, str]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def get(self, key: Hashable) -> ItemT:
         """Return the gate of a key and mark it as the one used last; errors as `find`."""
@@ -81,7 +81,7 @@ class Partitions(Generic[ItemT]):
 
     def after_fork(self) -> None:
         """Renew the lock: another thread may have held it when the process forked."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def _sweep(self) -> None:
         # An eighth of the limit at once, and not again before as many have come: that keeps a call at O(1) on
@@ -90,6 +90,8 @@ class Partitions(Generic[ItemT]):
             return
         step = self._limit // 8
         surplus = len(self._gates) + 1 - self._limit + step
-        for key in list(islice((key for key, (gate, _) in self._gates.items() if gate.idle()), surplus)):
-            del self._gates[key]
+        for key, (gate, _) in self._gates.copy().items():
+            if surplus > 0 and gate.idle():
+                self._gates.pop(key, None)
+                surplus -= 1
         self._sweep_at = max(self._limit, len(self._gates) + max(step, len(self._gates) // 8))

@@ -3,8 +3,9 @@
 While anybody waits, what is released is offered to the first waiter who can take it. An offer is claimed under the
 lock: a waiter on a stopped loop is skipped, and one that was cancelled passes its offer on.
 
-What is given back waits in `_back` until whoever has the lock sees to it. Giving back must not wait for the lock: the
-garbage collector may close a call while its own thread has the lock, and that would wait for itself for ever.
+What is given back waits in `_back` until whoever is inside sees to it. Giving back must not wait: the garbage collector
+may end an abandoned call in the middle of a decision, on its thread. A finalizer that asks for a permit there is
+refused: nobody comes in a second time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 NOBODY: Wake = ()
 PermitT = TypeVar("PermitT")
+T = TypeVar("T")
 
 _SWEEP: Final = 1.0  # seconds between two looks for waiters that are lost: a refusal must not cost one
 
@@ -56,9 +58,11 @@ class Queued(Generic[PermitT]):
         self._renew()
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant, so that who comes in a second time gets an answer
+        self._inside = False
         self._woken: list[Spot] = []  # to be woken when the lock is free
-        self._back: deque[PermitT | Place | None] = deque()  # what was released, places left; None: look again
+        # What was released, places left, corrections; None: look again.
+        self._back: deque[PermitT | Place | Callable[[], None] | None] = deque()
         self.offered: dict[Place, None] = {}  # were offered a permit and have not claimed it yet
         self.line = Line(self._woken)  # wait for an offer
         self.queue = self.line.places
@@ -88,8 +92,7 @@ class Queued(Generic[PermitT]):
         """Return a permit or a place in the queue; raise BulkheadFullError if the queue is full."""
         lost = self._forget_lost() if self.waiting >= self.max_queue else ()
         try:
-            with self._lock:
-                given = self._enter(request)
+            given = self._alone(self._enter, request)
         finally:
             self._wake_all(self._see_to_it())
             del lost  # not under the lock: calls may end with them
@@ -144,23 +147,29 @@ class Queued(Generic[PermitT]):
         if now < self._swept + _SWEEP:
             return []
         self._swept = now
+        return self._alone(self._lost, now)
+
+    def _alone(self, do: Callable[..., T], *args: Any) -> T:
+        """Do what only one may do at a time; refuse who comes in a second time, on the thread that is inside."""
         with self._lock:
-            lost = [place for place in self.queue if place.until <= now and not place.alive()]
-            for place in lost:
-                self.line.leave(place)
-        return lost
+            if self._inside:
+                raise BulkheadFullError(
+                    f"{self._name}: asked by a finalizer that ran while this gate decided about another call on the "
+                    "same thread; make no guarded call in __del__, or make it in a task"
+                )
+            self._inside = True
+            try:
+                return do(*args)
+            finally:
+                self._inside = False
 
     def _see_to_it(self) -> Wake:
-        """Do what was given back, and return whom to wake; not if somebody has the lock: they do so after us."""
+        """Do what was given back, and return whom to wake; not if somebody is inside: they do so after us."""
         if not (self._back or self._woken):
             return NOBODY
         woken: list[Spot] = []
-        while (self._back or self._woken) and not self._lock.locked():
-            with self._lock:
-                while self._back:
-                    self._do(self._back.popleft())
-                woken += self._woken
-                self._woken.clear()
+        while (self._back or self._woken) and not self._inside:
+            woken += self._alone(self._take_back)
         return woken
 
     @staticmethod
@@ -170,11 +179,26 @@ class Queued(Generic[PermitT]):
 
     # --- under the lock ---
 
-    def _do(self, given: PermitT | Place | None) -> None:
+    def _lost(self, now: float) -> list[Place]:
+        lost = [place for place in self.queue if place.until <= now and not place.alive()]
+        for place in lost:
+            self.line.leave(place)
+        return lost
+
+    def _take_back(self) -> list[Spot]:
+        while self._back:
+            self._do(self._back.popleft())
+        woken = list(self._woken)
+        self._woken.clear()
+        return woken
+
+    def _do(self, given: PermitT | Place | Callable[[], None] | None) -> None:
         if isinstance(given, Place):
             self._leave(given)
         elif given is None:
             self._settle()
+        elif callable(given):
+            given()
         else:
             self._pass_on(given)
 
@@ -217,14 +241,16 @@ class Queued(Generic[PermitT]):
     def claim(self, place: Place) -> PermitT | None:
         """Take what was offered to a place."""
         try:
-            with self._lock:
-                if place in self.queue:
-                    self.line.look(place)
-                    self._revoke_dead()  # nobody may have told us: the one in front died with its loop
-                    self._settle()
-                return self._accept(place) if place in self.offered else None
+            return self._alone(self._claim, place)
         finally:
             self._wake_all(self._see_to_it())
+
+    def _claim(self, place: Place) -> PermitT | None:
+        if place in self.queue:
+            self.line.look(place)
+            self._revoke_dead()  # nobody may have told us: the one in front died with its loop
+            self._settle()
+        return self._accept(place) if place in self.offered else None
 
     def withdraw(self, place: Place) -> Wake:
         """Leave the queue; an offer goes to the next."""

@@ -30,7 +30,7 @@ class Reservation(Place):
         self.permit = costs
         self.table = table
         self.until = request.until
-        self.ahead = table.waiting()
+        self.ahead = table.waiting
         self.told = 0.0  # when the waiter looks again by itself
 
     def claim(self, now: float) -> Costs | None:

@@ -62,17 +62,19 @@ class Slots(Queued[int]):
 
     def resize(self, size: int, max_queue: int) -> Wake:
         """Change the number of slots; calls that run keep theirs."""
-        with self._lock:
-            grown, self.size, self.max_queue = size - self.size, size, max_queue
-            if grown < 0:
-                self._surplus -= grown
-                self._withdraw_surplus()
-            else:
-                kept = min(grown, self._surplus)
-                self._surplus -= kept
-                self.free.extend(range(grown - kept))
-            self._back.append(None)
+        self._alone(self._resize, size, max_queue)
         return self._see_to_it()
+
+    def _resize(self, size: int, max_queue: int) -> None:
+        grown, self.size, self.max_queue = size - self.size, size, max_queue
+        if grown < 0:
+            self._surplus -= grown
+            self._withdraw_surplus()
+        else:
+            kept = min(grown, self._surplus)
+            self._surplus -= kept
+            self.free.extend(range(grown - kept))
+        self._back.append(None)
 
     def _withdraw_surplus(self) -> None:
         with contextlib.suppress(IndexError):

@@ -10,6 +10,7 @@ after that what comes free is kept for the first, so that small calls never star
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncguard._machines.place import Place
@@ -70,19 +71,13 @@ class WeightedSlots(Queued[Share]):
 
     def resize(self, size: int, max_queue: int) -> Wake:
         """Change the number of permits; calls that run keep theirs."""
-        with self._lock:
-            self.size, self.max_queue = size, max_queue
-            self._back.append(None)
+        self.size, self.max_queue = size, max_queue
+        self._back.append(None)
         return self._see_to_it()
 
     def reconcile(self, permit: Share, actual: float) -> Wake:
         """Correct the weight of a running call."""
-        weight = self.weighed(actual)
-        with self._lock:
-            if permit.generation == self._generation:
-                self._used += weight - permit.weight
-                permit.weight = weight
-            self._back.append(None)
+        self._back.append(partial(self._correct, permit, self.weighed(actual)))
         return self._see_to_it()
 
     def weighed(self, weight: Any) -> int:
@@ -124,6 +119,12 @@ class WeightedSlots(Queued[Share]):
     def _share(self, weight: int) -> Share:
         self._used += weight
         return Share(weight, self._generation)
+
+    def _correct(self, permit: Share, weight: int) -> None:
+        if permit.generation == self._generation:
+            self._used += weight - permit.weight
+            permit.weight = weight
+        self._settle()
 
     def _pass_on(self, permit: Share) -> None:
         if permit.generation == self._generation:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import random
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncguard._machines import maxplus, timetable
 from asyncguard._machines.bucket import Bucket
 from asyncguard._machines.gate import Request
 from asyncguard._machines.rates import Rate
-from asyncguard._machines.timetable import Timetable
 
 MS = 10**6
 
@@ -47,16 +51,99 @@ def test_a_late_waiter_is_let_in_although_the_clock_moved_on_since_it_looked():
     assert place.claim(seen) is not None
 
 
-def test_putting_a_queue_off_costs_no_look_at_all_who_wait(monkeypatch):
+@pytest.mark.parametrize("rates", [["1000/s burst 2"], ["1000/s burst 1", "50000/min burst 3"]])
+@pytest.mark.parametrize("waiters", [16, 1024])
+def test_no_step_looks_at_all_who_wait(monkeypatch, rates, waiters):
+    """Late claims, cancellations, corrections and newcomers: the work of each is bounded by the logarithm."""
     clock = Clock()
-    bucket = Bucket([Rate("1000/s burst 2")], clock)
-    places = [place_in(bucket) for _ in range(100)]
-    looked = []
-    monkeypatch.setattr(Timetable, "_time_anew", lambda *_: looked.append(1))
-    for place in places[2:]:
+    bucket = Bucket([Rate(rate) for rate in rates], clock)
+    places = [place for place in [place_in(bucket) for _ in range(waiters)] if hasattr(place, "claim")]
+    rng, worked = random.Random(5), [0]
+    for module, name in ((maxplus, "then"), (timetable, "apply")):
+        monkeypatch.setattr(module, name, counting(worked, getattr(module, name)))
+    while places:
         clock.now += 50 * MS  # everybody comes late
-        assert place.claim(clock.now / 1e9) is not None
-    assert not looked
+        first = places.pop(0)
+        steps = [
+            functools.partial(first.claim, clock.now / 1e9),
+            functools.partial(bucket.reconcile, first.permit, 0.5),
+        ]
+        if places:
+            steps += [places.pop(rng.randrange(len(places))).withdraw, lambda: come_and_go(bucket)]
+            steps += [functools.partial(rng.choice(places).due, 0.0)] if places else []
+            steps += [lambda: bucket.wait((1,) * len(rates)), bucket.describe]
+        for step in steps:
+            worked[0] = 0
+            assert step() is not None
+            assert worked[0] <= 8 * math.log2(waiters) + 8
+    assert not bucket.queue
+
+
+def come_and_go(bucket):
+    place = place_in(bucket)
+    return place.withdraw() if hasattr(place, "withdraw") else place
+
+
+def counting(worked, function):
+    def counted(*args):
+        worked[0] += 1
+        return function(*args)
+
+    return counted
+
+
+def seconds_after(start, place):
+    return round(place.due(0.0) - start / 1e9, 6)
+
+
+def test_who_moves_forward_is_not_timed_into_the_past():
+    clock = Clock()
+    start, bucket = clock.now, Bucket([Rate("1/s burst 1")], clock)
+    bucket.take()
+    places = [place_in(bucket) for _ in range(3)]
+    clock.now += 1500 * MS  # the first is late, but not so late that all are put off
+    places.pop(0).withdraw()
+    assert [seconds_after(start, place) for place in places] == [1.5, 2.5]
+
+
+def test_a_call_that_started_keeps_its_time_whoever_leaves_before_it():
+    clock = Clock()
+    start, bucket = clock.now, Bucket([Rate("1/s burst 2", cost=len), Rate("10/s burst 1", cost=len)], clock)
+    for cost in ([2, 0], [0, 1]):
+        place_in(bucket, cost=cost)
+    first, between, third = [place_in(bucket, cost=cost) for cost in ([2, 0], [0, 1], [1, 0])]
+    clock.now += 3000 * MS
+    assert third.claim(clock.now / 1e9) is not None
+    clock.now += 500 * MS
+    first.withdraw()
+    newest = place_in(bucket, cost=[2, 0])
+    assert seconds_after(start, newest) == 4.0
+    assert list(between.withdraw()) == [newest.spot], "it waits for nobody who has started"
+
+
+def test_after_a_late_claim_nobody_is_timed_into_the_past():
+    clock = Clock()
+    start, bucket = clock.now, Bucket([Rate("1/s burst 1", cost=len), Rate("10/s burst 1", cost=len)], clock)
+    place_in(bucket, cost=[1, 1])
+    first, second, third = [place_in(bucket, cost=cost) for cost in ([1, 0], [1, 0], [0, 1])]
+    clock.now += 5000 * MS
+    assert first.claim(clock.now / 1e9) is not None
+    assert [seconds_after(start, place) for place in (second, third)] == [6.0, 5.0]
+
+
+def test_a_newcomer_is_told_how_many_wait_before_it():
+    bucket = Bucket([Rate("1/s burst 1")], Clock())
+    bucket.take()
+    places = [place_in(bucket) for _ in range(4)]
+    places[1].withdraw()
+    assert [place.ahead for place in [*places, place_in(bucket)]] == [0, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(("text", "left"), [("10000000/s", "9999999"), ("3/s burst 2.5", "1.5"), ("7/s", "6")])
+def test_what_is_left_is_shown_in_tenths_and_without_exponents(text, left):
+    bucket = Bucket([Rate(text)], Clock())
+    bucket.take()
+    assert bucket.describe() == f"{text}: {left} left; 0 waiting"
 
 
 STEPS = st.lists(
@@ -73,7 +160,7 @@ STEPS = st.lists(
 
 @given(STEPS, st.sampled_from(["10/s burst 1", "10/s burst 3", "3/s burst 2", "7/min burst 5"]))
 def test_one_rate_times_as_the_same_rate_given_twice(steps, text):
-    """With one rate a late queue is put off at once, with several it is timed place by place: the same must result."""
+    """The steps of one rate are joined by a shorter way than those of several: the same must result."""
     clock = Clock()
     buckets = [Bucket([Rate(text)] * lines, clock) for lines in (1, 2)]
     waiting: list[list[Any]] = []

@@ -33,13 +33,13 @@ class Spot:
 @dataclass(eq=False)
 class Entry:
     costs: tuple[int, ...]
-    slot: int
+    slot: Fraction  # exact; a place shows it rounded up to whole nanoseconds
     state: str  # waiting, started, gone
     number: int
 
 
 class Model:
-    """The whole history from the last time that nobody waited, worked out anew at every step, without integers."""
+    """The whole history from the last time that nobody waited, worked out anew at every step, without rounding."""
 
     def __init__(self, rates: list[Rate]) -> None:
         self.interval = [rate.period / rate.limit for rate in rates]
@@ -49,17 +49,14 @@ class Model:
         self.changed = math.inf  # who waits behind this number has to be timed anew
         self.arrivals = 0
 
-    def conform(self, tats: list[Fraction], costs: tuple[int, ...]) -> int:
+    def conform(self, tats: list[Fraction], costs: tuple[int, ...]) -> Fraction:
         lines = zip(tats, costs, self.interval, self.burst, strict=True)
-        return max(
-            [math.ceil(tat + cost * interval - burst) for tat, cost, interval, burst in lines if cost], default=0
-        )
+        opens = [tat + cost * interval - burst for tat, cost, interval, burst in lines if cost]
+        return max(opens, default=Fraction(0))
 
     def after(self, tats: list[Fraction], entry: Entry) -> list[Fraction]:
         lines = zip(tats, entry.costs, self.interval, strict=True)
-        return [
-            (tat if not cost or tat > entry.slot - 1 else entry.slot) + cost * interval for tat, cost, interval in lines
-        ]
+        return [max(tat, entry.slot) + cost * interval if cost else tat for tat, cost, interval in lines]
 
     def tidy(self, now: int) -> list[Fraction]:
         tats = list(self.base)
@@ -72,7 +69,7 @@ class Model:
                     self.changed = min(self.changed, entry.number - 1)
                 first = False
                 if entry.number > self.changed:
-                    entry.slot = max(self.conform(tats, entry.costs), now)
+                    entry.slot = max(self.conform(tats, entry.costs), Fraction(now))
             tats = self.after(tats, entry)
         self.changed = math.inf
         while self.log and self.log[0].state != "waiting":
@@ -81,9 +78,9 @@ class Model:
             self.log.pop(0)
         return tats
 
-    def arrive(self, now: int, costs: tuple[int, ...], until: int) -> Entry | None:
-        slot = max(now, self.conform(self.tidy(now), costs))
-        if slot > now and slot > until:
+    def arrive(self, now: int, costs: tuple[int, ...], until: float) -> Entry | None:
+        slot = max(Fraction(now), self.conform(self.tidy(now), costs))
+        if slot > now and math.ceil(slot) / 1e9 > until:
             return None
         self.arrivals += 1
         entry = Entry(costs, slot, "started" if slot <= now else "waiting", self.arrivals)
@@ -115,10 +112,10 @@ class Histories(RuleBasedStateMachine):
     def time_passes(self, ms: int) -> None:
         self.now += ms * 10**6 + ms
 
-    @rule(costs=COSTS, patience=st.sampled_from([0.0, 0.5, 2.0, 100.0]))
+    @rule(costs=COSTS, patience=st.sampled_from([0.0, 0.5, 2.0, 100.0, math.inf]))
     def somebody_arrives(self, costs: tuple[int, int], patience: float) -> None:
         until = self.now / 1e9 + patience
-        expected = self.model.arrive(self.now, costs, math.inf if patience > 50 else int(until * 1e9))
+        expected = self.model.arrive(self.now, costs, until)
         try:
             answer: Any = self.bucket.admit(Request(spot=Spot(), until=until, cost=costs))
         except RateLimitedError:
@@ -126,7 +123,7 @@ class Histories(RuleBasedStateMachine):
             return
         assert expected is not None
         if isinstance(answer, Reservation):
-            assert (expected.state, answer.slot) == ("waiting", expected.slot)
+            assert (expected.state, answer.slot) == ("waiting", math.ceil(expected.slot))
             self.waiting.append((answer, expected))
         else:
             assert expected.state == "started"
@@ -142,7 +139,7 @@ class Histories(RuleBasedStateMachine):
         place, entry = data.draw(st.sampled_from(self.waiting))
         self.model.tidy(self.now)
         permit = place.claim(self.now / 1e9)
-        assert (permit is not None) == (entry.slot / 1e9 <= self.now / 1e9)
+        assert (permit is not None) == (math.ceil(entry.slot) / 1e9 <= self.now / 1e9)
         if permit is not None:
             entry.state = "started"
             self.waiting.remove((place, entry))
@@ -174,8 +171,8 @@ class Histories(RuleBasedStateMachine):
     def places_are_where_the_model_has_them(self) -> None:
         tats = self.model.tidy(self.now)
         for place, entry in self.waiting:
-            assert place.due(0.0) == entry.slot / 1e9
-        assert self.bucket.wait((1, 1)) == (max(self.now, self.model.conform(tats, (1, 1))) - self.now) / 1e9
+            assert place.due(0.0) == math.ceil(entry.slot) / 1e9
+        assert self.bucket.wait((1, 1)) == (max(self.now, math.ceil(self.model.conform(tats, (1, 1)))) - self.now) / 1e9
 
 
 class Conformity(Histories):
