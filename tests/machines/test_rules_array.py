@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from asyncguard._machines.rules import Array
-from asyncguard._machines.rules_base import Place, Report, Rule, failure
+from asyncguard._machines.rules_base import Location, Report, Rule, failure
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True, width=16)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
@@ -24,7 +24,7 @@ DTYPES = st.sampled_from(["<f2", "<f4", "<f8", ">f4", ">f8", "<i4", ">i8", "<u2"
 
 def look(rule: Rule, value: object) -> Report:
     report = Report("f")
-    assert rule.examine(value, Place(report, "x")) is value
+    assert rule.examine(value, Location(report, "x")) is value
     return report
 
 
@@ -108,7 +108,7 @@ def test_the_message_of_the_design() -> None:
     array[18, 1] = np.inf
     array[19, 0] = -np.inf
     report = Report("embed")
-    Array(("batch", 768), "float32", finite=True).examine(array, Place(report, "x"))
+    Array(("batch", 768), "float32", finite=True).examine(array, Location(report, "x"))
     assert str(failure(report, "v")) == (
         "embed(x): shape: expected (batch, 768), got (32, 512); "
         "finite: 3 of 16384 values are not finite, first at [17, 3] (nan)"

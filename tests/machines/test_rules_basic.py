@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asyncguard._machines.rules import Array, Keys
-from asyncguard._machines.rules_base import MOST_VIOLATIONS, Place, Report, Rule, clean, failure
+from asyncguard._machines.rules_base import MOST_VIOLATIONS, Location, Report, Rule, clean, failure
 from asyncguard._machines.rules_basic import Every, Predicate, Validates, rule_of
 
 
@@ -19,7 +19,7 @@ def no_type(spec: object) -> Rule:
 def text(spec: object, value: object, *, happy: bool = True) -> str:
     rule = rule_of(spec, no_type)
     report = Report("f")
-    rule.examine(value, Place(report, "x"))
+    rule.examine(value, Location(report, "x"))
     test = rule.tester(frozenset())
     if happy:
         assert test is not None
@@ -89,7 +89,7 @@ def test_an_interrupt_in_a_predicate_passes() -> None:
 
     rule = Predicate(check)
     with pytest.raises(KeyboardInterrupt):
-        rule.examine(1, Place(Report("f"), "x"))
+        rule.examine(1, Location(Report("f"), "x"))
     with pytest.raises(KeyboardInterrupt):
         rule.tester(frozenset())(1, None)
 
@@ -117,7 +117,7 @@ class Doubling:
 def test_an_object_with_validate_is_a_rule_and_its_result_is_passed_on() -> None:
     rule = rule_of(Doubling(), no_type)
     assert isinstance(rule, Validates)
-    assert rule.examine([1], Place(Report("f"), "x")) == [1, 1]
+    assert rule.examine([1], Location(Report("f"), "x")) == [1, 1]
     assert text(Doubling(), [], happy=False) == "f(x): schema: expected what Doubling accepts, got ValueError"
 
 
@@ -127,7 +127,7 @@ def test_a_schema_that_answers_with_true_or_none_changes_nothing() -> None:
             return {1: None, 2: True, 3: False}[value]
 
     for value in (1, 2):
-        assert rule_of(Schema(), no_type).examine(value, Place(Report("f"), "x")) == value
+        assert rule_of(Schema(), no_type).examine(value, Location(Report("f"), "x")) == value
     assert "expected what Schema accepts, got False" in text(Schema(), 3, happy=False)
 
 
@@ -150,7 +150,7 @@ def test_several_rules_in_turn() -> None:
 def test_a_rule_sees_what_the_one_before_made_of_the_value() -> None:
     rule = rule_of([Doubling(), lambda value: len(value) == 2], no_type)
     report = Report("f")
-    assert rule.examine([7], Place(report, "x")) == [7, 7]
+    assert rule.examine([7], Location(report, "x")) == [7, 7]
     assert not report.violations
     assert isinstance(rule, Every)
     assert rule.tester(frozenset()) is None
@@ -165,7 +165,7 @@ def test_at_most_ten_violations_of_two_hundred_characters_on_one_line() -> None:
     keys = {f"key{number}\n{'x' * 500}": lambda value: "a\x1b[31m\u2028number" for number in range(15)}
     report = Report("f")
     rule = rule_of(Keys(keys), no_type)
-    rule.examine(dict.fromkeys(keys), Place(report, "x"))
+    rule.examine(dict.fromkeys(keys), Location(report, "x"))
     error = failure(report, "v")
     assert len(error.violations) == MOST_VIOLATIONS
     assert str(error).endswith("; and 5 more")
@@ -182,7 +182,7 @@ def test_control_characters_are_escaped_also_where_text_is_cut() -> None:
 
 def test_the_error_pickles_with_its_facts() -> None:
     report = Report("f")
-    Place(report, "x").broken("shape", "(2,)", "(3,)")
+    Location(report, "x").broken("shape", "(2,)", "(3,)")
     error = failure(report, "v")
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.function, copy.violations, copy.strategy) == (str(error), "f", error.violations, "v")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asyncguard._machines.rules import Column, Columns
-from asyncguard._machines.rules_base import Place, Report, failure
+from asyncguard._machines.rules_base import Location, Report, failure
 
 RULE = Columns("city", price=Column("float64", nulls=False, ge=0, le=100), rooms="int64")
 
@@ -28,7 +28,7 @@ def names(library: Any, float64: str) -> str:
 
 def text(rule: Columns, value: object) -> str:
     report = Report("f")
-    assert rule.examine(value, Place(report, "x")) is value
+    assert rule.examine(value, Location(report, "x")) is value
     return str(failure(report, "v")) if report.violations else ""
 
 

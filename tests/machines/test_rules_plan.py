@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncguard._machines.rules import Array
-from asyncguard._machines.rules_base import Place, Report, Rule, Test, failure
+from asyncguard._machines.rules_base import Location, Report, Rule, Test, failure
 from asyncguard._machines.rules_plan import Plan, short_name
 
 
@@ -26,7 +26,7 @@ class Recorded(Rule):
     def tester(self, shared: frozenset[str]) -> Test | None:
         return (lambda value, dims: self.seen.append(value) is None) if self.happy else None
 
-    def examine(self, value: object, at: Place) -> object:
+    def examine(self, value: object, at: Location) -> object:
         self.seen.append(value)
         return value if self.new is None else self.new
 
