@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from asyncguard.errors import MemoryPressureError as MemoryPressureError
     from asyncguard.errors import RateLimitedError as RateLimitedError
     from asyncguard.errors import RejectedError as RejectedError
+    from asyncguard.stores import AiocacheStore as AiocacheStore
     from asyncguard.strategies.adaptive_concurrency import adaptive_concurrency as adaptive_concurrency
     from asyncguard.strategies.bulkhead import bulkhead as bulkhead
     from asyncguard.strategies.cache_items import cache_items as cache_items
@@ -81,6 +82,7 @@ _HOME = {
         "RateLimitedError",
         "RejectedError",
     ),
+    "stores": ("AiocacheStore",),
     "strategies.adaptive_concurrency": ("adaptive_concurrency",),
     "strategies.bulkhead": ("bulkhead",),
     "strategies.cache_items": ("cache_items",),

@@ -31,6 +31,8 @@ if hasattr(os, "register_at_fork"):
 def link(inside: Work, flight: Flight) -> None:
     """Note that a work waits for a flight."""
     with _edges:
+        if inside.waits_for is None:
+            inside.waits_for = []
         inside.waits_for.append(flight)
 
 
@@ -44,7 +46,7 @@ def refuse(inside: Work, flight: Flight) -> None:
 def unlink(inside: Work, flight: Flight) -> None:
     """Note that it does no longer."""
     with _edges:
-        if flight in inside.waits_for:
+        if inside.waits_for and flight in inside.waits_for:
             inside.waits_for.remove(flight)
 
 
@@ -54,7 +56,7 @@ def _chain(first: Work) -> Iterator[Work]:
     while ahead:
         work = ahead.pop()
         yield work
-        for flight in work.waits_for:
+        for flight in work.waits_for or ():
             if flight.state.value == "running" and id(flight.work) not in seen:
                 seen.add(id(flight.work))
                 ahead.append(flight.work)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from asyncguard._machines.store import Shard
 
+_NEVER = -math.inf
+
 State = Literal["hit", "refresh", "stale", "error", "dead"]
 
 
@@ -19,23 +21,28 @@ class Entry:
     Until `soft` it is a plain hit, until `fresh` a hit that asks for a refresh, until `stale` a stale hit that does,
     until `dead` it may answer if computing fails. No background refresh before `retry_at`, nor another attempt of a
     value that may stand in for an error. `copy` makes the caller's own copy of the value, None if all may share it.
+
+    `before` and `after` are its neighbours in the ring of its store, only while it is in one: links in the entry take
+    16 bytes where an `OrderedDict` takes 170.
     """
 
     __slots__ = (
-        "copy", "created", "dead", "fresh", "key", "number", "retry_at", "shard", "size", "soft", "stale", "tags",
-        "took", "used", "value",
+        "after", "before", "copy", "created", "dead", "fresh", "key", "retry_at", "shard", "size", "soft", "stale",
+        "tags", "took", "used", "value",
     )  # fmt: skip
+
+    before: Entry
+    after: Entry
 
     def __init__(self, value: Any, copy: Callable[[Any], Any] | None = None) -> None:
         self.value = value
         self.copy = copy
         self.used = False
         self.created = self.took = 0.0
-        self.soft = self.fresh = self.stale = self.dead = self.retry_at = -math.inf
+        self.soft = self.fresh = self.stale = self.dead = self.retry_at = _NEVER
         self.size = 0
         self.tags: tuple[Hashable, ...] = ()
         self.key: Hashable = None
-        self.number = 0
         self.shard: Shard | None = None
 
     def give(self) -> Any:
@@ -43,12 +50,15 @@ class Entry:
         return self.value if self.copy is None else self.copy(self.value)
 
     def live(self, now: float, life: Lifetime) -> None:
-        """Begin its life now."""
+        """Begin its life now. Moments that are equal are one object: each would take 24 bytes of its own."""
         self.created = now
-        self.fresh = now + life.ttl
-        self.soft = now + life.ttl * life.refresh_at
-        self.stale = self.fresh + life.stale
-        self.dead = max(self.stale, self.fresh + life.error)
+        self.fresh = self.soft = self.stale = self.dead = fresh = now + life.ttl
+        if life.refresh_at < 1.0:
+            self.soft = now + life.ttl * life.refresh_at
+        if life.stale:
+            self.stale = self.dead = fresh + life.stale
+        if life.error > life.stale:
+            self.dead = fresh + life.error
 
     def state(self, now: float) -> State:
         """Say what it is good for."""

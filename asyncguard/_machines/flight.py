@@ -8,7 +8,7 @@ cancelled leaves; when the last has left, the work is to be cancelled. Everythin
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
@@ -40,6 +40,9 @@ class State(Enum):
     ABANDONED = "abandoned"
 
 
+_RUNNING = State.RUNNING  # a member costs a descriptor at each look before Python 3.12
+
+
 class Work:
     """One call of the function, for one flight or (items) for several. `kept`: it goes on when nobody waits."""
 
@@ -49,29 +52,29 @@ class Work:
         self.handle: Handle | None = None
         self.kept = kept
         self.running = 0
-        self.waits_for: list[Flight] = []
+        self.waits_for: list[Flight] | None = None  # made when it first waits for another flight
 
     def alive(self) -> bool:
         """Tell whether an answer may still come; true while it is being started."""
         return self.handle is None or self.handle.alive()
 
 
-class Flight:
-    """The computation of one key. `value` or `error` is set before it stops running.
+class Flight(Lease):
+    """The computation of one key, and the right to store what it brings.
 
-    `owed` counts those who were waiting and have not taken their answer yet; the last one takes the error away, which
-    with its traceback refers to frames that refer to the flight.
+    `value` or `error` is set before it stops running. `owed` counts those who were waiting and have not taken their
+    answer yet; the last one takes the error away, which with its traceback refers to frames that refer to the flight.
     """
 
-    __slots__ = ("error", "key", "lease", "owed", "state", "tags", "traceback", "value", "waiters", "work")
+    __slots__ = ("error", "key", "owed", "state", "tags", "traceback", "value", "waiters", "work")
 
     def __init__(self, key: Hashable, work: Work, tags: tuple[Hashable, ...] = ()) -> None:
+        self.void = False
         self.key = key
         self.work = work
         self.tags = tags
-        self.lease = Lease()
         self.owed = 0
-        self.state = State.RUNNING
+        self.state = _RUNNING
         self.value: Any = None
         self.error: BaseException | None = None
         self.traceback: TracebackType | None = None
@@ -94,13 +97,15 @@ class Flights:
         *,
         inside: Work | None = None,
         work: Work | None = None,
+        kept: bool = False,
         tags: tuple[Hashable, ...] = (),
         anew: bool = False,
     ) -> tuple[Flight, bool]:
         """Wait for the flight of a key; true if it is a new one, whose work the caller has to start.
 
-        `work` is what a new flight belongs to. `anew` begins a new flight even if one is under way; so does one whose
-        work is dead. What such a superseded flight brings goes to those who wait for it and is not stored.
+        A new flight belongs to `work`, or to one of its own, which is `kept` or not. `anew` begins a new flight even if
+        one is under way; so does one whose work is dead. What such a superseded flight brings goes to those who wait
+        for it and is not stored.
         Raises CircularWaitError if `inside`, the work that asks, would wait for itself.
         """
         with self._lock:
@@ -109,8 +114,8 @@ class Flights:
                 circles.refuse(inside, flight)
             if flight is None or anew or not flight.work.alive():
                 if flight is not None:
-                    flight.lease.void = True  # a single store, and nobody makes it false again
-                flight, new = self._begin(key, work or Work(), tags), True
+                    flight.void = True  # a single store, and nobody makes it false again
+                flight, new = self._begin(key, work or Work(kept=kept), tags), True
             if waiter is not None:
                 self._wait(flight, waiter, inside)
         return flight, new
@@ -122,7 +127,7 @@ class Flights:
         with self._lock:
             if flight.waiters.pop(waiter, flight) is flight or flight.waiters:
                 return None
-            if flight.state is not State.RUNNING or flight.work.kept:
+            if flight.state is not _RUNNING or flight.work.kept:
                 return None
             self._end(flight, State.ABANDONED)
             return None if flight.work.running else flight.work
@@ -154,34 +159,34 @@ class Flights:
         if flight.owed <= 0:
             flight.error = flight.traceback = None
 
-    def done(self, flight: Flight, value: Any) -> Sequence[Waiter]:
+    def done(self, flight: Flight, value: Any) -> Iterable[Waiter]:
         """End a flight with a value; return whom to wake."""
         return self._settle(flight, State.DONE, value, None)
 
-    def failed(self, flight: Flight, error: BaseException) -> Sequence[Waiter]:
+    def failed(self, flight: Flight, error: BaseException) -> Iterable[Waiter]:
         """End a flight with an error; return whom to wake."""
         return self._settle(flight, State.FAILED, None, error)
 
-    def lost(self, flight: Flight) -> Sequence[Waiter]:
+    def lost(self, flight: Flight) -> Iterable[Waiter]:
         """End a flight without an answer; return whom to wake, so that they ask anew."""
         return self._settle(flight, State.LOST, None, None)
 
-    def detach(self, which: Callable[[Flight], bool]) -> list[Lease]:
+    def detach(self, which: Callable[[Flight], bool]) -> list[Flight]:
         """Let go of flights: those who wait still get the answer, the next caller begins a new one.
 
-        Returns the leases, which the store voids together with its entries.
+        Returns them: the store voids their leases together with its entries.
         """
         with self._lock:
             found = [flight for flight in self.table.values() if which(flight)]
             for flight in found:
                 del self.table[flight.key]
-        return [flight.lease for flight in found]
+        return found
 
-    def detach_key(self, key: Hashable) -> list[Lease]:
+    def detach_key(self, key: Hashable) -> list[Flight]:
         """Let go of the flight of one key."""
         with self._lock:
             flight = self.table.pop(key, None)
-        return [] if flight is None else [flight.lease]
+        return [] if flight is None else [flight]
 
     def after_fork(self) -> None:
         """In a forked child nothing is in flight."""
@@ -200,13 +205,12 @@ class Flights:
             circles.link(inside, flight)
         flight.waiters[waiter] = None
 
-    def _settle(self, flight: Flight, state: State, value: Any, error: BaseException | None) -> Sequence[Waiter]:
+    def _settle(self, flight: Flight, state: State, value: Any, error: BaseException | None) -> Iterable[Waiter]:
         with self._lock:
-            if flight.state is not State.RUNNING:
+            if flight.state is not _RUNNING:
                 return ()
             self._end(flight, state)
-            waiters = tuple(flight.waiters)
-            flight.waiters.clear()
+            waiters, flight.waiters = flight.waiters, {}
             flight.value, flight.owed = value, len(waiters)
             if error is not None and waiters:
                 flight.error, flight.traceback = error, error.__traceback__

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
 
 from asyncguard._machines.entries import Entry
 
 Gone = tuple[Entry, str]
 
 _CHANCES = 16  # entries that one eviction may spare: the lock is held for a bounded time
-_SWEPT = 4  # entries that one write looks at for being expired
+_SWEPT = 3  # entries that one write looks at for being expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +54,34 @@ class Shard:
         self.misses = 0
 
 
-@dataclass(slots=True)
 class Change:
     """What a write did: whether the value was stored, and which entries left, with the reason.
 
     Drop it outside of the lock: the values in it may run code of the user when they die.
     """
 
-    stored: bool = False
-    gone: list[Gone] = field(default_factory=list[Gone])
+    __slots__ = ("gone", "stored")
+
+    def __init__(self) -> None:
+        self.stored = False
+        self.gone: list[Gone] = []
 
 
 class Store:
-    """The entries of one cache, over all its shards."""
+    """The entries of one cache, over all its shards, in a ring: after its `root` comes what is least worth keeping."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ring: OrderedDict[Entry, None] = OrderedDict()  # least worth keeping first
-        self._hand: deque[tuple[Shard, Hashable, int]] = deque()  # goes round in search of expired entries
+        self._root = root = Entry(None)
+        root.before = root.after = root
+        self._hand = root  # where the search for expired entries goes on
         self._count = 0
         self._tagged: dict[Hashable, dict[Entry, None]] = {}
         self._orphans: deque[Shard] = deque()
         self.nbytes = 0
 
     def __len__(self) -> int:
-        return len(self._ring)
+        return self._count
 
     def put(  # noqa: PLR0913 - where, what, within which bounds, when, with which right
         self, shard: Shard, key: Hashable, entry: Entry, bounds: Bounds, now: float, lease: Lease
@@ -86,7 +89,8 @@ class Store:
         """Store an entry unless its lease is void or it alone is larger than `max_bytes`."""
         change = Change()
         with self._lock:
-            self._bury(change)
+            if self._orphans:
+                self._bury(change)
             if lease.void or (bounds.max_bytes is not None and entry.size > bounds.max_bytes):
                 return change
             old = shard.entries.get(key)
@@ -122,9 +126,8 @@ class Store:
         change = Change()
         with self._lock:
             _void(leases)
-            for entry in list(self._ring):
+            for entry in list(self._entries()):
                 self._remove(entry, "invalidated", change)
-            self._hand.clear()
         return change
 
     def trim(self, fraction: float, now: float) -> Change:
@@ -132,10 +135,10 @@ class Store:
         change = Change()
         with self._lock:
             self._bury(change)
-            goal = len(self._ring) - math.ceil(len(self._ring) * fraction)
-            for entry in [each for each in self._ring if now >= each.dead]:
+            goal = self._count - math.ceil(self._count * fraction)
+            for entry in [each for each in self._entries() if now >= each.dead]:
                 self._remove(entry, "trimmed", change)
-            while len(self._ring) > goal:
+            while self._count > goal:
                 self._remove(self._victim(now), "trimmed", change)
         return change
 
@@ -158,12 +161,17 @@ class Store:
 
     # --- with the lock held ---
 
+    def _entries(self) -> Iterator[Entry]:
+        entry = self._root.after
+        while entry is not self._root:
+            yield entry
+            entry = entry.after
+
     def _add(self, shard: Shard, key: Hashable, entry: Entry) -> None:
         entry.shard, entry.key = shard, key
         shard.entries[key] = entry
-        self._ring[entry] = None
-        self._count = entry.number = self._count + 1
-        self._hand.append((shard, key, entry.number))  # not the entry: one that is gone must not keep its value alive
+        self._link(entry)
+        self._count += 1
         self.nbytes += entry.size
         for tag in entry.tags:
             self._tagged.setdefault(tag, {})[entry] = None
@@ -174,7 +182,9 @@ class Store:
             return
         change.gone.append((entry, reason))
         shard.entries.pop(entry.key, None)
-        self._ring.pop(entry, None)
+        self._unlink(entry)
+        del entry.before, entry.after  # whoever still reads it must not keep its neighbours alive
+        self._count -= 1
         self.nbytes -= entry.size
         for tag in entry.tags:
             tagged = self._tagged.get(tag, {})
@@ -182,33 +192,49 @@ class Store:
             if not tagged:
                 self._tagged.pop(tag, None)
 
+    def _link(self, entry: Entry) -> None:
+        """Put an entry at the end of the ring, as the one most worth keeping."""
+        root = self._root
+        last = root.before
+        entry.before, entry.after = last, root
+        last.after = root.before = entry
+
+    def _unlink(self, entry: Entry) -> None:
+        before, after = entry.before, entry.after
+        before.after, after.before = after, before
+        if self._hand is entry:
+            self._hand = after
+
     def _sweep(self, now: float, change: Change) -> None:
-        for _ in range(min(_SWEPT, len(self._hand))):
-            at = self._hand.popleft()
-            entry = at[0].entries.get(at[1])
-            if entry is None or entry.number != at[2]:
-                continue
+        """Look at the next few entries for being expired."""
+        root, hand = self._root, self._hand
+        for _ in range(_SWEPT):
+            entry = hand.after if hand is root else hand
+            if entry is root:
+                break
+            hand = entry.after
             if now >= entry.dead:
                 self._remove(entry, "expired", change)
-            else:
-                self._hand.append(at)
+        self._hand = hand
 
     def _make_room(self, size: int, bounds: Bounds, now: float, change: Change) -> None:
         """Evict before the new entry is there: among entries that were all read it would be the victim itself."""
-        while len(self._ring) >= bounds.max_entries:
+        while self._count >= bounds.max_entries:
             self._remove(self._victim(now), "size", change)
-        while bounds.max_bytes is not None and self._ring and self.nbytes + size > bounds.max_bytes:
+        while bounds.max_bytes is not None and self._count and self.nbytes + size > bounds.max_bytes:
             self._remove(self._victim(now), "bytes", change)
 
     def _victim(self, now: float) -> Entry:
         """Return the first entry of the ring that was not read since it was last looked at."""
-        for _ in range(min(_CHANCES, len(self._ring))):
-            entry = next(iter(self._ring))
+        root = self._root
+        for _ in range(min(_CHANCES, self._count)):
+            entry = root.after
             if not entry.used or now >= entry.dead:
                 return entry
             entry.used = False
-            self._ring.move_to_end(entry)
-        return next(iter(self._ring))
+            self._unlink(entry)
+            self._link(entry)
+        return root.after
 
     def _bury(self, change: Change) -> None:
         while self._orphans:

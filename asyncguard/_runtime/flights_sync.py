@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from asyncguard._machines.flight import Flight, Flights, State, Work
 from asyncguard._runtime import clock as clocks
-from asyncguard._runtime import deadlines, flights
+from asyncguard._runtime import deadlines, flight_context, flights
 from asyncguard._runtime.parking import ThreadSpot
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ThreadHandle:
 def lead(work: Work, run: Job, ended: Ended) -> None:
     """Run `run()` in this thread, in a context like that of a flight in a loop; see `flights.start`."""
     work.handle = ThreadHandle()
-    _run(flights.own_context(work), run, ended)
+    _run(flight_context.own(work), run, ended)
 
 
 def _run(context: Context, run: Job, ended: Ended) -> None:
@@ -84,7 +84,7 @@ class Background:
 
     def submit(self, work: Work, run: Job, ended: Ended, limit: float) -> None:
         """Run `run()` in a thread when one is free; if too many wait already, it is lost at once."""
-        context = flights.own_context(work)
+        context = flight_context.own(work)
 
         def job() -> None:
             work.handle = ThreadHandle(clocks.current().now() + limit)

@@ -79,3 +79,9 @@ def acquire() -> Hold | None:
     """Keep the permits of the calls around us until the hold is closed; None if nobody offers to."""
     scope = _current.get()
     return None if scope is None else Hold(scope)
+
+
+def forget() -> None:
+    """Hold nothing of the calls around us any more, for as long as the context lasts."""
+    if _current.get() is not None:
+        _current.set(None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +12,7 @@ from asyncguard._machines import checks
 from asyncguard._machines.binder import signature_of
 from asyncguard._machines.flight import Work
 from asyncguard._pipeline import Pipeline, Site, record_of
+from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import colour, flights, reclaim
 from asyncguard._strategy import Transparent
 from asyncguard.strategies import _cache_calls as calls
@@ -20,9 +21,12 @@ from asyncguard.strategies._cache_bound import Bound
 from asyncguard.strategies._cache_calls import Call
 from asyncguard.strategies._cache_core import Args, Core
 from asyncguard.strategies._cache_options import CacheOptions
+from asyncguard.strategies._cache_terms import Terms
 
 if TYPE_CHECKING:
+    from asyncguard._machines.entries import Entry
     from asyncguard._runtime.clock import Clock
+    from asyncguard.strategies._cache_tier import Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +56,17 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
     `pipeline_of(fn)[CacheResult]` (and `of(fn)`) is the handle to one function.
     """
 
+    __slots__ = ("_chosen",)  # the pipeline whose function the handle is about, None: all of them
+
     short_cut: ClassVar[bool] = False  # whether the driver has one for hits on an int or a str
-    view: ClassVar[type[CacheStrategy]]  # a subclass with a slot `chosen`
     handle: ClassVar[type[CachedFunction]]  # what `of` returns
-    chosen: Pipeline | None = None
 
     def __init__(self, options: CacheOptions) -> None:
         super().__init__(options)
+        self._chosen: Pipeline[Any] | None = None
         self._bounds: weakref.WeakSet[Bound] = weakref.WeakSet()
         self._running: weakref.WeakSet[Work] = weakref.WeakSet()
+        self.stored: dict[str, Tier] = {}  # what functions have in stores
         reclaim.register_cache(self)
 
     def serve(self, bound: Bound) -> None:
@@ -83,6 +89,13 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         """Whether a hit has to be told: then the short cut, which tells nobody, must not be taken."""
         return self.options.on_event is not None
 
+    def _changed(self, changes: dict[str, Any]) -> CacheOptions:
+        options = super()._changed(changes)
+        if options.store is not None and options.store is not self.options.store:
+            for bound in self.bounds:
+                bound.tier(Terms(options))  # refuses what has no name in a store, before anything has changed
+        return options
+
     def reconfigured(self) -> None:
         """Find the places anew: other key rules make other places."""
         for bound in self.bounds:
@@ -90,18 +103,35 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
 
     # --- the whole cache ---
 
-    def clear(self) -> None:
-        """Forget everything. What is being computed now is given to those who wait and not stored."""
+    def clear(self) -> Any:
+        """Forget everything. What is being computed now is given to those who wait and not stored.
+
+        With a store it has to be awaited; other processes keep what they have in memory.
+        """
         core = self.core_here()
         held = list(cores.leases(core.cells()))
         for store in core.stores():
             store.clear(held)
+        return self._in_stores(_cleared, None)
 
-    def invalidate_tag(self, tag: str) -> int:
-        """Forget what carries a tag, also what is being computed for it; return how many values that were."""
+    def invalidate_tag(self, tag: str) -> Any:
+        """Forget what carries a tag, also what is being computed for it; return how many values in memory that were.
+
+        With a store it has to be awaited; other processes keep what they have in memory.
+        """
         core = self.core_here()
         held = list(cores.leases(core.cells(), tag))
-        return sum(len(store.remove_tag(tag, held).gone) for store in core.stores())
+        gone = sum(len(store.remove_tag(tag, held).gone) for store in core.stores())
+        return self._in_stores(lambda tier: tier.forget_tag(tag), gone)
+
+    def _in_stores(self, forget: Callable[[Tier], Coroutine[Any, Any, None]], answer: Any) -> Any:
+        """Do the same in the store, if there is one: then the answer has to be awaited."""
+        store = self.live().store
+        if store is None:
+            return answer
+        from asyncguard.strategies import _cache_stored
+
+        return _cache_stored.everywhere([each for each in self.stored.values() if each.store is store], forget, answer)
 
     def trim(self, fraction: float) -> int:
         """Give up a fraction (0..1) of the values, those least worth keeping; return how many those were."""
@@ -128,7 +158,9 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         asked = info.hits + info.misses + info.joined
         rate = f", {100 * info.hits / asked:.0f} % of {asked} calls were hits" if asked else ""
         flying = f", {info.in_flight} being computed" if info.in_flight else ""
-        return [f"{info.entries} of {self.options.max_entries} entries{rate}{flying}"]
+        store = self.options.store
+        stored = "" if store is None else f", store {store.namespace} {store.describe()}"
+        return [f"{info.entries} of {self.options.max_entries} entries{rate}{flying}{stored}"]
 
     # --- one function ---
 
@@ -153,25 +185,31 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         """Return what `pipeline[CacheResult]` is: this cache, its `get`, `invalidate`, `refresh` for that pipeline."""
         if all(bound.site.pipeline is pipeline for bound in self.bounds):
             return self
-        view = object.__new__(self.view)
-        view.__dict__ = self.__dict__  # one state: only the function differs
-        view.chosen = pipeline
+        view = object.__new__(type(self))
+        view.__dict__ = self.__dict__  # one state: only what has a slot differs
+        view._chosen = pipeline
         return view
 
     def _only(self) -> CachedFunction:
-        chosen = self.chosen
+        chosen = self._chosen
         found = {id(b.function): b for b in self.bounds if chosen is None or b.site.pipeline is chosen}
         if len(found) != 1:
             names = ", ".join(sorted(bound.name for bound in found.values())) or "none"
             raise TypeError(f"this {self.kind} serves {len(found)} functions ({names}): say which one, with .of(fn)")
         return self.handle(next(iter(found.values())), ())
 
-    def get(self, *args: Any, **kwargs: Any) -> Cached | None:
-        """Return what the cache has for a call, None if nothing; nothing is computed."""
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the cache has for a call (a `Cached`), None if nothing; nothing is computed.
+
+        To be awaited if there is a store.
+        """
         return self._only().get(*args, **kwargs)
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
-        """Forget the value of a call; true if there was one. What is being computed for it now is not stored."""
+    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+        """Forget the value of a call; true if there was one. What is being computed for it now is not stored.
+
+        To be awaited if there is a store.
+        """
         return self._only().invalidate(*args, **kwargs)
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
@@ -188,6 +226,9 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         """Cancel the refreshes that run in the background and wait for their end."""
         for work in list(self._running):
             await flights.stop(work)
+        for store in {id(tier.store): tier.store for tier in self.stored.values()}.values():
+            if not clocks.in_trio():
+                await store.aclose()
         self.core_here().background.close()
 
     def after_fork(self) -> None:
@@ -203,29 +244,46 @@ class CachedFunction:
         self._bound = bound
         self._prefix = prefix
 
-    def get(self, *args: Any, **kwargs: Any) -> Cached | None:
-        """Return what the cache has for a call, None if nothing; nothing is computed."""
-        core, _, place = self._bound.forces()
-        cell, key = place.locate(self._full(args, kwargs), kwargs)
-        entry = cell.entries.get(key)
-        now = core.now()
-        if entry is None or now >= entry.stale:
-            return None
-        return Cached(entry.give(), now - entry.created, stale=now >= entry.fresh)
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the cache has for a call (a `Cached`), None if nothing; nothing is computed.
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
-        """Forget the value of a call; true if there was one. What is being computed for it now is not stored."""
-        _, _, place = self._bound.forces()
-        cell, key = place.locate(self._full(args, kwargs), kwargs)
-        return bool(cell.store.remove(cell, key, cell.flights.detach_key(key)).gone)
+        To be awaited if there is a store.
+        """
+        call = self._call(args, kwargs)
+        entry = call.cell.entries.get(call.key)
+        found = None if entry is None else shown(entry, call.core.now())
+        return found if call.terms.store is None else self._get_stored(call, found)
+
+    async def _get_stored(self, call: Call, found: Cached | None) -> Cached | None:
+        from asyncguard.strategies import _cache_stored
+
+        entry = None if found is not None else await _cache_stored.entry_of(call)
+        return found if entry is None else shown(entry, call.core.now())
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+        """Forget the value of a call; true if there was one. What is being computed for it now is not stored.
+
+        To be awaited if there is a store.
+        """
+        call = self._call(args, kwargs)
+        cell = call.cell
+        gone = bool(cell.store.remove(cell, call.key, cell.flights.detach_key(call.key)).gone)
+        if call.terms.store is None:
+            return gone
+        from asyncguard.strategies import _cache_stored
+
+        return _cache_stored.forget(call, there=gone)
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the value of a call anew and store it; to be awaited for an async function."""
+        call = self._call(args, kwargs)
+        return calls.fetch(call) if self._bound.is_async else calls.fetch_sync(call)
+
+    def _call(self, args: Args, kwargs: dict[str, Any]) -> Call:
         bound = self._bound
-        core, options, place = bound.forces()
+        core, terms, place = bound.forces()
         full = self._full(args, kwargs)
-        call = Call(bound, (*self._prefix, *args), kwargs, "anew").at(core, options, *place.locate(full, kwargs))
-        return calls.fetch(call) if bound.is_async else calls.fetch_sync(call)
+        return Call(bound, (*self._prefix, *args), kwargs, "anew").at(core, terms, *place.locate(full, kwargs))
 
     def _full(self, args: Args, kwargs: Mapping[str, Any]) -> Args:
         """Return all arguments, checked: for those that no call can have, "nothing is cached" would hide a mistake."""
@@ -242,3 +300,12 @@ class CachedFunction:
 
 
 CacheStrategy.handle = CachedFunction
+
+
+def shown(entry: Entry, now: float) -> Cached | None:
+    """Return an entry as the handles show it, None if it is too old to answer."""
+    return None if now >= entry.stale else Cached(entry.give(), now - entry.created, stale=now >= entry.fresh)
+
+
+def _cleared(tier: Tier) -> Coroutine[Any, Any, None]:
+    return tier.clear()

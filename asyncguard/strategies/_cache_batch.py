@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from asyncguard._machines.circles import CircularWaitError
 from asyncguard._machines.flight import Flight, Flights, State, Waiter, Work
-from asyncguard._machines.keyer import Keyer
+from asyncguard._machines.keys import UnkeyableError, freeze
 from asyncguard._runtime import flights as running
 from asyncguard.strategies._cache_calls import circular
 from asyncguard.strategies._cache_rows import Row, items_of, like
 
 if TYPE_CHECKING:
+    from asyncguard._machines.keyer import Keyer
     from asyncguard.strategies._cache_bound import Bound
     from asyncguard.strategies._cache_core import Args, Kwargs
     from asyncguard.strategies._cache_options import CacheItemsOptions
@@ -26,13 +27,14 @@ class Batch:
 
     __slots__ = (
         "_at", "_given", "args", "bound", "cell", "core", "items", "keys", "kwargs", "options", "rows", "spare",
+        "terms",
     )  # fmt: skip
 
     def __init__(self, bound: Bound, args: Args, kwargs: Kwargs) -> None:
         """Bind the arguments and make the keys: what belongs to the object and the other arguments, and the item."""
         self.bound, self.args, self.kwargs = bound, args, kwargs
-        self.core, options, place = bound.forces()
-        self.options = cast("CacheItemsOptions", options)
+        self.core, self.terms, place = bound.forces()
+        self.options = cast("CacheItemsOptions", self.terms.options)
         full, keyer = bound.full(args), place.keyer
         bound_values = keyer.bind(full, kwargs)
         at = keyer.names.index(self.options.over)
@@ -42,18 +44,22 @@ class Batch:
         self.cell, owner = place.cell_for(full, kwargs)
         rest = keyer.of_values(bound_values)
         base = None if owner is None and rest == () else (owner, rest)
-        keys = [self._key(keyer, item) for item in items]
+        keys = self._keys(keyer, items)
         self.keys: list[Hashable] = keys if base is None else [(base, key) for key in keys]
-        self.items: dict[Hashable, Any] = {}
-        for key, item in zip(self.keys, items, strict=True):
-            self.items.setdefault(key, item)
+        self.items: dict[Hashable, Any] = dict(zip(self.keys, items, strict=True))
+        if len(self.items) < len(items):  # of items with one key the first counts
+            self.items.update(zip(reversed(self.keys), reversed(items), strict=True))
         self.rows: dict[Hashable, Row] = {}
         self.spare: dict[Hashable, Row] = {}
 
-    def _key(self, keyer: Keyer, item: Any) -> Hashable:
-        if self.options.key is not None:
-            return keyer.of_value("key=", self.options.key(item))
-        return keyer.of_value(self.options.over, item)
+    def _keys(self, keyer: Keyer, items: list[Any]) -> list[Hashable]:
+        options = self.options
+        if options.key is not None:
+            return [keyer.of_value("key=", options.key(item)) for item in items]
+        try:
+            return [freeze(item) for item in items]
+        except UnkeyableError:  # slower, but it knows the name of the parameter
+            return [keyer.of_value(options.over, item) for item in items]
 
     # --- flights ---
 
@@ -66,7 +72,7 @@ class Batch:
         begun: list[Flight] = []
         try:
             for key in keys:
-                tags = self.options.tags_of((self.items[key],), {}) if self.options.tags != () else ()
+                tags = self.terms.tags_of((self.items[key],), {})
                 flights[key], new = table.join(key, waiter, inside=here, work=work, tags=tags, anew=anew)
                 if new and (anew or not self._answered(flights[key])):
                     begun.append(flights[key])

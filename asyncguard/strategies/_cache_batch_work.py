@@ -8,10 +8,10 @@ from typing import Any
 from asyncguard import events
 from asyncguard._machines.flight import Flight, State, Work
 from asyncguard._runtime import flights as running
-from asyncguard.strategies import _cache_calls as calls
+from asyncguard.strategies import _cache_making as making
 from asyncguard.strategies import _cache_values as values
 from asyncguard.strategies._cache_batch import Batch
-from asyncguard.strategies._cache_rows import Join, Row, split
+from asyncguard.strategies._cache_rows import NOT_OWN, Join, Row, split
 
 
 class BatchWork:
@@ -25,11 +25,11 @@ class BatchWork:
         self._name = batch.bound.name
         self._flights = batch.cell.flights
 
-    def _chunks(self) -> Iterator[list[Flight]]:
+    def _chunks(self, begun: Sequence[Flight]) -> Iterator[list[Flight]]:
         """Yield the flights that one call of the function serves, without those that nobody waits for any more."""
-        size = self._batch.options.max_batch or len(self._begun)
-        for at in range(0, len(self._begun), size):
-            chunk = [flight for flight in self._begun[at : at + size] if flight.state is State.RUNNING]
+        size = self._batch.options.max_batch or len(begun)
+        for at in range(0, len(begun), size):
+            chunk = [flight for flight in begun[at : at + size] if flight.state is State.RUNNING]
             if chunk:
                 yield chunk
 
@@ -56,12 +56,12 @@ class BatchWork:
     def _row(self, flight: Flight, value: Any, join: Join) -> tuple[Row, bool]:
         values.refuse(self._name, value)
         batch = self._batch
-        life = batch.options.lifetime(value)
-        row = Row(*values.isolated(value, batch.options.isolation))
+        life = batch.terms.lifetime(value)
+        row = Row(*values.isolated(value, batch.options.isolation, own=join not in NOT_OWN))
         row.join, row.took, row.tags = join, batch.core.now() - self._started, flight.tags
         if life is None:
             return row, False
-        change = calls.store(batch, row, life, flight.key, flight.lease)
+        change = making.store(batch, row, life, flight.key, flight)
         stored, change.stored = change.stored, False
         batch.bound.report(change)
         return row, stored
@@ -70,7 +70,7 @@ class BatchWork:
         """Fail the items of a chunk, except those for which something good enough is known."""
         self._refreshed(ok=False)
         for flight in chunk:
-            calls.fail(self._batch, flight, self._batch.spare.get(flight.key), error)
+            making.fail(self._batch, flight, self._batch.spare.get(flight.key), error)
 
     def _refreshed(self, *, ok: bool) -> None:
         bound = self._batch.bound
@@ -95,7 +95,11 @@ class BatchWork:
 
     async def run(self) -> None:
         """Compute the items of a coroutine function."""
-        for chunk in self._chunks():
+        await self.compute_for(self._begun)
+
+    async def compute_for(self, flights: Sequence[Flight]) -> None:
+        """Compute the items of some flights."""
+        for chunk in self._chunks(flights):
             try:
                 result = await self._call(chunk)
             except Exception as error:  # noqa: BLE001 - it goes to those who wait
@@ -105,7 +109,7 @@ class BatchWork:
 
     def run_sync(self) -> None:
         """Compute the items of a plain function."""
-        for chunk in self._chunks():
+        for chunk in self._chunks(self._begun):
             try:
                 result = self._call(chunk)
             except Exception as error:  # noqa: BLE001 - it goes to those who wait

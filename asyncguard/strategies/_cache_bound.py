@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncguard import events
@@ -13,24 +13,30 @@ from asyncguard._machines.store import Change, Lease
 from asyncguard._runtime import dispatch, flights_sync, parking
 from asyncguard._runtime.colour import name_of
 from asyncguard.errors import CallTimeoutError
-from asyncguard.strategies import _cache_calls as calls
 from asyncguard.strategies import _cache_core as cores
+from asyncguard.strategies import _cache_making as making
 from asyncguard.strategies import _cache_values as values
 from asyncguard.strategies._cache_calls import Call
 from asyncguard.strategies._cache_core import Args, Cell, Core, Place
-from asyncguard.strategies._cache_options import CacheOptions, KeyRules
+from asyncguard.strategies._cache_options import KeyRules
+from asyncguard.strategies._cache_terms import Terms
 
 if TYPE_CHECKING:
     from asyncguard._pipeline import Site
     from asyncguard.strategies._cache_base import CacheStrategy
+    from asyncguard.strategies._cache_tier import Tier
 
+_MOST_TIERS = 8  # a program that overrides key rules for every call must not fill the memory
 _REPORTED = frozenset({"size", "bytes", "expired"})
 
 
 class Bound:
     """One guarded function in its cache. It pickles without the cache, which is found again at the first call."""
 
-    __slots__ = ("__weakref__", "fn", "function", "is_async", "name", "place", "prefix", "quick", "site", "strategy")
+    __slots__ = (
+        "__weakref__", "fn", "function", "is_async", "name", "place", "prefix", "quick", "site", "strategy", "terms",
+        "tiers",
+    )  # fmt: skip
 
     def __init__(self, strategy: CacheStrategy, fn: Callable[..., Any], site: Site, *, is_async: bool) -> None:
         self.__setstate__((strategy, fn, site, is_async))
@@ -43,32 +49,53 @@ class Bound:
         self.strategy, self.fn, self.site, self.is_async = state
         self.place: Place | None = None
         self.quick: Cell | None = None
+        self.tiers: dict[Hashable, Tier] = {}
 
     def resolve(self) -> Place:
         """Find the place of the function in the cache, and whether the driver's short cut is right for it."""
         strategy = self.strategy
+        self.terms = Terms(strategy.options)
         self.function, self.prefix = cores.resolve(self.site.function)
         self.name = name_of(self.site.function)
         place = self.place = self.at(strategy.core, strategy.options.rules)
         short_cut = place.quick and not self.site.monitored and strategy.short_cut
         self.quick = place.cell if short_cut else None
+        if self.terms.store is not None:
+            self.tier(self.terms)  # refuses what has no name in a store
         strategy.serve(self)
         return place
+
+    def tier(self, terms: Terms) -> Tier:
+        """Return what the function has in the store."""
+        store: Any = terms.store
+        rules = terms.options.rules
+        tier = self.tiers.get((store, rules))
+        if tier is None:
+            from asyncguard.strategies._cache_tier import Tier
+
+            if len(self.tiers) >= _MOST_TIERS:
+                self.tiers.clear()
+            tier = self.tiers[store, rules] = Tier(self, self.at(self.strategy.core, rules), store, terms.options)
+            self.strategy.stored[tier.name] = tier
+        return tier
 
     def at(self, core: Core, rules: KeyRules) -> Place:
         """Return the place of the function in some state, under some rules."""
         own = cores.own_parameter(self.function, self.prefix, rules)
         return core.place(self.function, self.name, rules, own)
 
-    def forces(self) -> tuple[Core, CacheOptions, Place]:
+    def forces(self) -> tuple[Core, Terms, Place]:
         """Return the state, the options and the place that are in force here."""
         strategy, place = self.strategy, self.place or self.resolve()
+        terms = self.terms
         if not strategy.special:
-            return strategy.core, strategy.options, place
+            return strategy.core, terms, place
         core, options = strategy.core_here(), strategy.live()
+        if options is not terms.options:
+            terms = Terms(options)
         if core is not strategy.core or options is not strategy.options:
             place = self.at(core, options.rules)
-        return core, options, place
+        return core, terms, place
 
     def full(self, args: Args) -> Args:
         """Return the arguments with the object of a bound method in front."""
@@ -79,11 +106,14 @@ class Bound:
     def accept(self, call: Call, value: Any, lease: Lease) -> Entry:
         """Make an entry of a value and store it, if it may be stored."""
         values.refuse(self.name, value)
-        life = call.options.lifetime(value)
-        entry = Entry(*values.isolated(value, call.options.isolation))
+        terms = call.terms
+        life = terms.lifetime(value)
+        entry = Entry(*values.isolated(value, terms.isolation))
         entry.took, entry.tags = call.core.now() - call.started, call.tags
         if life is not None:
-            self.report(calls.store(call, entry, life, call.key, lease), entry.size)
+            change = making.store(call, entry, life, call.key, lease)
+            if self.heard():
+                self.report(change, entry.size)
         return entry
 
     def report(self, change: Change, nbytes: int = 0, items: int = 1) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from asyncguard._machines.binder import signature_of
 from asyncguard._machines.flight import Flights
 from asyncguard._machines.keyer import Keyer
-from asyncguard._machines.keys import freeze
+from asyncguard._machines.keys import UnkeyableError, freeze
 from asyncguard._machines.owners import IdentityMap, kept_on
 from asyncguard._machines.store import Shard, Store
 from asyncguard._runtime.clock import Clock
@@ -132,6 +132,11 @@ class Place:
 
     def locate(self, args: Args, kwargs: Kwargs) -> tuple[Cell, Hashable]:
         """Return the cell and the key of a call."""
+        if self.quick and len(args) == 1 and not kwargs:
+            try:
+                return self.cell, freeze(args[0])
+            except UnkeyableError:  # the keyer knows the name of the parameter
+                return self.cell, self.keyer(args, kwargs)
         if self._own is None:
             return self.cell, self._key_of(args, kwargs)
         cell, prefix = self.cell_for(args, kwargs)
@@ -145,12 +150,17 @@ class Place:
         """
         if self._own is None:
             return self.cell, None
-        owner: object = args[0] if args else kwargs.get(self._own, self)
-        if owner is self:
-            self.keyer.bind(args, kwargs)  # it was called without: raises what the call would raise
+        owner = self.owner(args, kwargs)
         if hasattr(type(owner), "__cache_key__"):
             return self.cell, freeze(owner)
         return self._core.cell_of(owner, self), None
+
+    def owner(self, args: Args, kwargs: Kwargs) -> object:
+        """Return the object whose own cache it is, the place itself if it is no method."""
+        owner: object = self if self._own is None else args[0] if args else kwargs.get(self._own, self)
+        if owner is self and self._own is not None:
+            self.keyer.bind(args, kwargs)  # it was called without: raises what the call would raise
+        return owner
 
     def _key_of(self, args: Args, kwargs: Kwargs) -> Hashable:
         if self._key is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, cast
 
 from asyncguard import events
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 def look(batch: Batch) -> list[Hashable]:
     """Take what the cache has; return the keys of the rest. What is getting old is refreshed in the background."""
-    now, missing, behind, hits = batch.core.now(), list[Hashable](), list[Hashable](), list["Row"]()
-    entries = batch.cell.entries
+    now, missing, behind = batch.core.now(), list[Hashable](), list[Hashable]()
+    entries = cast("dict[Hashable, Row]", batch.cell.entries)
     for key in batch.items:
-        row = cast("Row | None", entries.get(key))
+        row = entries.get(key)
+        if row is not None and now < row.soft:
+            batch.rows[key] = row
+            row.used = True
+            continue
         state = "dead" if row is None else row.state(now)
         if row is None or state == "dead" or (state == "error" and now >= row.retry_at):
             missing.append(key)
@@ -34,19 +38,18 @@ def look(batch: Batch) -> list[Hashable]:
                 batch.spare[key] = row
             continue
         batch.rows[key] = row
-        hits.append(row)
+        row.used = True
         if state in {"refresh", "stale"} and now >= row.retry_at:
             behind.append(key)
             batch.spare[key] = row
-    _hit(batch, hits, now)
+    _hit(batch, now)
     if behind:
-        refresh_behind(batch, behind, max(row.took for row in hits))
+        refresh_behind(batch, behind, max(row.took for row in batch.rows.values()))
     return missing
 
 
-def _hit(batch: Batch, hits: Sequence[Row], now: float) -> None:
-    for row in hits:
-        row.used = True
+def _hit(batch: Batch, now: float) -> None:
+    hits = batch.rows.values()
     batch.cell.hits += len(hits)
     if hits and batch.bound.heard():
         age = now - min(row.created for row in hits)
@@ -72,7 +75,7 @@ async def _flown(batch: Batch, missing: list[Hashable], *, anew: bool) -> dict[H
     try:
         tell(batch, flights, begun)
         if begun:
-            computing = BatchWork(batch, begun)
+            computing = _computing(batch, begun, anew=anew)
             running.start(work, computing.run, computing.ended)
     except BaseException as error:  # noqa: BLE001 - whoever listens was interrupted; it is raised again
         batch.give_up(flights, begun, spot, error)
@@ -109,9 +112,17 @@ def _flown_sync(batch: Batch, missing: list[Hashable], *, anew: bool) -> dict[Ha
     return flights
 
 
+def _computing(batch: Batch, begun: list[Flight], *, background: bool = False, anew: bool = False) -> BatchWork:
+    if batch.terms.store is None:
+        return BatchWork(batch, begun, background=background)
+    from asyncguard.strategies._cache_shared_items import SharedBatchWork
+
+    return SharedBatchWork(batch, begun, background=background, anew=anew)
+
+
 def new_work(batch: Batch) -> Work:
     """Return the work for the items that nobody computes yet."""
-    return Work(kept=batch.options.on_abandon == "finish")
+    return Work(kept=batch.terms.kept)
 
 
 def tell(batch: Batch, flights: dict[Hashable, Flight], begun: list[Flight]) -> None:
@@ -119,7 +130,8 @@ def tell(batch: Batch, flights: dict[Hashable, Flight], begun: list[Flight]) -> 
     joined = len(flights) - len(begun)
     batch.cell.misses += len(begun)
     batch.cell.joined += joined
-    batch.bound.told_items(events.CacheMissed, len(begun))
+    if batch.terms.store is None:
+        batch.bound.told_items(events.CacheMissed, len(begun))
     batch.bound.told_items(events.CacheJoined, joined)
 
 
@@ -129,7 +141,7 @@ def refresh_behind(batch: Batch, keys: list[Hashable], took: float) -> None:
     _, begun = batch.join(keys, None, work, anew=False)
     if not begun:
         return
-    computing = BatchWork(batch, begun, background=True)
+    computing = _computing(batch, begun, background=True)
     if batch.bound.is_async:
         running.start(work, computing.run, computing.ended, patience(took))
         batch.bound.strategy.remember(work)

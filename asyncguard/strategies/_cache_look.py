@@ -29,9 +29,12 @@ def look(bound: Bound, args: Args, kwargs: Kwargs) -> Any:
     if entry is not None:
         now = strategy.core.now()
         if now < entry.soft:
-            hit(bound, cell, entry, now)
+            entry.used = True
+            cell.hits += 1
+            if bound.heard():
+                bound.emit(events.CacheHit, age=now - entry.created)
             return entry.value if entry.copy is None else entry.copy(entry.value)
-    call = Call(bound, args, kwargs, "miss").at(strategy.core, strategy.options, cell, key)
+    call = Call(bound, args, kwargs, "miss").at(strategy.core, bound.terms, cell, key)
     return call if entry is None else _old(call, entry)
 
 
@@ -42,10 +45,10 @@ def _switched(bound: Bound, args: Args, kwargs: Kwargs) -> Any:
     switch = cache_switch.current()
     if mode != "enforce" or switch == "bypass":
         return Call(bound, args, kwargs, "observe" if mode == "observe" and switch is None else "plain")
-    core, options, place = bound.forces()
+    core, terms, place = bound.forces()
     cell, key = place.locate(bound.full(args), kwargs)
     entry = cell.entries.get(key) if switch is None else None
-    call = Call(bound, args, kwargs, "miss" if switch is None else "anew").at(core, options, cell, key)
+    call = Call(bound, args, kwargs, "miss" if switch is None else "anew").at(core, terms, cell, key)
     return call if entry is None else _old(call, entry)
 
 

@@ -15,6 +15,7 @@ from asyncguard.strategies import _cache_values as values
 from asyncguard.strategies._cache_batch import Batch
 from asyncguard.strategies._cache_batch_work import BatchWork
 from asyncguard.strategies._cache_look import hit
+from asyncguard.strategies._cache_terms import Terms
 
 if TYPE_CHECKING:
     from asyncguard.strategies._cache_bound import Bound
@@ -26,9 +27,9 @@ def look(call: Call) -> bool:
     """Look the call up and tell what would have happened; true if its value is to be stored."""
     bound = call.bound
     with _harmless(bound, "look up"):
-        core, options, place = bound.forces()
+        core, terms, place = bound.forces()
         cell, key = place.locate(bound.full(call.args), call.kwargs)
-        call.at(core, replace(options, isolation="share"), cell, key)
+        call.at(core, Terms(replace(terms.options, isolation="share")), cell, key)
         call.started = now = core.now()
         entry = cell.entries.get(key)
         if entry is not None and now < entry.stale:

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 from asyncguard._machines import checks
 from asyncguard._machines.entries import Lifetime
 from asyncguard._machines.store import Bounds
 from asyncguard._strategy import Options
+
+if TYPE_CHECKING:
+    from asyncguard.stores import AiocacheStore
 
 Duration: TypeAlias = float | timedelta
 Ttl: TypeAlias = Duration | Callable[[Any], Duration | None]
@@ -51,7 +54,7 @@ class CacheOptions(Options):
     tags: Tags = ()
     isolation: Isolation = "auto"
     on_abandon: OnAbandon = "cancel"
-    store: object | None = None
+    store: AiocacheStore | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -135,7 +138,7 @@ class CacheOptions(Options):
         checks.one_of("isolation", self.isolation, ("auto", "share", "copy"))
         checks.one_of("on_abandon", self.on_abandon, ("cancel", "finish"))
         if self.store is not None:
-            raise checks.wrong_type("store", self.store, "None: stores beyond this process are not supported yet")
+            _check_store(self.store)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +169,16 @@ def _check_ttl(ttl: Callable[[Any], object]) -> None:
         expected = "a duration, or a plain function of the result (write @cache_result(60), with parentheses)"
         raise checks.wrong_type("ttl", ttl, expected)
     checks.plain("ttl", ttl)
+
+
+def _check_store(store: Any) -> None:
+    from asyncguard.stores import AiocacheStore
+
+    if not isinstance(store, AiocacheStore):
+        expected = "an AiocacheStore"  # without what it prints itself, which may hold a password
+        raise TypeError(
+            f"store must be {expected} (AiocacheStore(backend, namespace=...)), got a {type(store).__qualname__}"
+        )
 
 
 def is_negative(value: Any) -> bool:

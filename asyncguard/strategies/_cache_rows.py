@@ -59,22 +59,27 @@ def _join_of(result: Any) -> Join | None:
     if root == "numpy" and result.dtype.hasobject:
         return as_objects
     home = _HOMES.get(root)
+    if home == "numpy":
+        return of_numpy
     return None if home is None else functools.partial(stacked, home)
 
 
 def as_list(rows: Sequence[Entry]) -> list[Any]:
     """Join rows as a list, each caller with its own of each row."""
-    return [row.give() for row in rows]
+    return [row.value if row.copy is None else row.copy(row.value) for row in rows]
 
 
 def as_tuple(rows: Sequence[Entry]) -> tuple[Any, ...]:
     """Join rows as a tuple."""
-    return tuple([row.give() for row in rows])
+    return tuple(as_list(rows))
 
 
 def stacked(home: str, rows: Sequence[Entry]) -> Any:
     """Stack rows as a new array or tensor, by the library that they come from."""
     return sys.modules[home].stack([row.value for row in rows])
+
+
+of_numpy: Join = functools.partial(stacked, "numpy")
 
 
 def as_objects(rows: Sequence[Entry]) -> Any:
@@ -86,11 +91,17 @@ def as_objects(rows: Sequence[Entry]) -> Any:
     return array
 
 
+NOT_OWN: frozenset[Join] = frozenset({as_list, as_tuple, as_objects})
+"""How rows are joined that the function may still have; those of arrays and tensors have been copied."""
+
+
 def items_of(name: str, over: str, given: Any) -> list[Any]:
     """Return the items of the argument, which has to be a sequence or an array.
 
     Raises TypeError for anything else: an iterator would be used up by looking at it.
     """
+    if type(given) is list:
+        return list(cast("Any", given))
     is_array = bool(getattr(given, "shape", ())) and hasattr(given, "dtype")
     if isinstance(given, Sequence) and not isinstance(given, str | bytes | bytearray):
         return list(cast("Any", given))

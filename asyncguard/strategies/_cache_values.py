@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import io
 import sys
+from array import array
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-_CONTAINERS = (dict, list, set, bytearray, deque)
+_CONTAINERS = (dict, list, set, bytearray, deque, array)
+_REBUILT = frozenset({dict, list})
 _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _SEQUENCES: frozenset[Any] = frozenset({list, tuple})
 _DEPTH = 3  # how deep arrays inside of containers are looked for
@@ -41,17 +43,22 @@ def is_used_once(value: Any) -> bool:
 # --- isolation --------------------------------------------------------------------------------------------------------
 
 
-def isolated(value: Any, isolation: str) -> tuple[Any, Copier | None]:
+def isolated(value: Any, isolation: str, *, own: bool = False) -> tuple[Any, Copier | None]:
     """Return the value as it is stored, and how each caller's own is made of it (None: all share it).
 
-    "auto": immutable values as they are, numpy arrays read-only, other tensors and frames copied, `dict`, `list`,
-    `set` copied one level deep. "share": everything as it is. "copy": a full copy for each caller.
+    "auto": immutable values as they are; numpy arrays read-only, and a copy of those that the function could still
+    change (a buffer that it uses again, a view of one); `dict`, `list`, `set`, `bytearray` and the like copied one
+    level deep, when stored and for each caller, and other tensors and frames whole. "share": everything as it is.
+    "copy": a full copy when stored and for each caller. `own`: nobody else has the value, so storing needs no copy.
     """
     if isolation == "share" or type(value) in _ATOMS:
         return value, None
     if isolation == "copy":
-        return _copy_of(value), _copy_of
-    return _frozen(value, _DEPTH), _copier(value)
+        return (value if own else _copy_of(value)), _copy_of
+    copier = _copier(value)
+    if own or copier is None or type(value) in _REBUILT:
+        return _frozen(value, _DEPTH, own=own), copier
+    return copier(value), copier
 
 
 def _copier(value: Any) -> Copier | None:
@@ -71,27 +78,51 @@ def _copied(value: Any) -> Any:
     return value.copy()
 
 
-def _frozen(value: Any, depth: int) -> Any:
-    """Return the value with numpy arrays, also those inside of containers, as read-only views."""
-    if type(value) in _ATOMS or depth == 0:
-        return value
-    numpy = sys.modules.get("numpy")
-    if numpy is None:
-        return value
-    if isinstance(value, numpy.ndarray):
-        return _read_only(value)
+def _frozen(value: Any, depth: int, *, own: bool = False) -> Any:
+    """Return a value that the function cannot change any more: new containers, arrays as read-only ones of our own."""
     kind = value.__class__
+    if kind in _ATOMS or depth == 0:
+        return value
     if kind is dict:
         return {key: each if type(each) in _ATOMS else _frozen(each, depth - 1) for key, each in value.items()}
     if kind in _SEQUENCES:
         return kind([each if type(each) in _ATOMS else _frozen(each, depth - 1) for each in value])
+    if kind is memoryview:
+        return _memory(value)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        return _read_only(value if own or _is_fixed(value, numpy) else value.copy(order="K"))
     return value
 
 
-def _read_only(array: Any) -> Any:
-    view = array.view()
+def _read_only(values: Any) -> Any:
+    view = values.view()
     view.flags.writeable = False
     return view
+
+
+def _is_fixed(values: Any, numpy: Any) -> bool:
+    """Tell whether an array cannot be changed: it and what it is a view of are read-only, or it is a file's content."""
+    each = values
+    while isinstance(each, numpy.ndarray):
+        if isinstance(each, numpy.memmap):
+            return True
+        if each.flags.writeable:
+            return False
+        each = each.base
+    return each is None or isinstance(each, bytes)
+
+
+def _memory(view: memoryview) -> memoryview:
+    if isinstance(view.obj, bytes):
+        return view
+    content = memoryview(view.tobytes())
+    if (view.format, view.ndim) == ("B", 1):
+        return content
+    try:
+        return content.cast(view.format, view.shape)  # type: ignore[call-overload,no-any-return]
+    except (TypeError, ValueError):  # a format that `cast` does not know
+        return view.toreadonly()
 
 
 def _copy_of(value: Any) -> Any:

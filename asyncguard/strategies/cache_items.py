@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from asyncguard._machines.binder import signature_of
 from asyncguard._runtime import cache_switch
-from asyncguard.strategies._cache_base import Cached, CachedFunction, CacheStrategy
+from asyncguard.strategies._cache_base import Cached, CachedFunction, CacheStrategy, shown
 from asyncguard.strategies._cache_batch import Batch
 from asyncguard.strategies._cache_bound import Bound
 from asyncguard.strategies._cache_items_calls import aside, aside_sync, fetch, fetch_sync, is_aside, look
 from asyncguard.strategies._cache_options import CacheItemsOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Hashable, Iterable, Mapping
     from contextvars import ContextVar
 
+    from asyncguard._machines.entries import Entry
     from asyncguard._pipeline import Site
     from asyncguard._strategy import Mode
     from asyncguard.events import Event
+    from asyncguard.stores import AiocacheStore
     from asyncguard.strategies._cache_core import Args, Kwargs
     from asyncguard.strategies._cache_options import Duration, Isolation, Key, OnAbandon, Tags, Ttl
 
@@ -34,22 +36,33 @@ __all__ = ["CacheItems", "cache_items"]
 class CachedItems(CachedFunction):
     """The handle to one function that is cached item by item. Arguments are those of a call, with the items."""
 
-    def get(self, *args: Any, **kwargs: Any) -> list[Cached | None]:  # type: ignore[override]
-        """Return what the cache has for each item, None for those that it has not; nothing is computed."""
-        batch = self._batch(args, kwargs)
-        now = batch.core.now()
-        rows = [batch.cell.entries.get(key) for key in batch.keys]
-        return [
-            None if row is None or now >= row.stale else Cached(row.give(), now - row.created, stale=now >= row.fresh)
-            for row in rows
-        ]
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the cache has for each item (a `Cached`), None where nothing; nothing is computed.
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
-        """Forget the items; true if any of them was there. What is being computed of them now is not stored."""
+        To be awaited if there is a store.
+        """
+        batch = self._batch(args, kwargs)
+        return _found(batch, batch.cell.entries) if batch.terms.store is None else self._get_items(batch)
+
+    async def _get_items(self, batch: Batch) -> list[Cached | None]:
+        from asyncguard.strategies import _cache_stored
+
+        return _found(batch, {**await _cache_stored.entries_of(batch), **batch.cell.entries})
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+        """Forget the items; true if any of them was there. What is being computed of them now is not stored.
+
+        To be awaited if there is a store.
+        """
         batch = self._batch(args, kwargs)
         cell = batch.cell
-        gone = [cell.store.remove(cell, key, cell.flights.detach_key(key)).gone for key in batch.items]
-        return any(gone)
+        changes = [cell.store.remove(cell, key, cell.flights.detach_key(key)) for key in batch.items]
+        gone = any(change.gone for change in changes)
+        if batch.terms.store is None:
+            return gone
+        from asyncguard.strategies import _cache_stored
+
+        return _cache_stored.forget_items(batch, there=gone)
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """Compute all items anew and store them; to be awaited for an async function."""
@@ -61,6 +74,12 @@ class CachedItems(CachedFunction):
 
     def _batch(self, args: Args, kwargs: Kwargs) -> Batch:
         return Batch(self._bound, (*self._prefix, *args), kwargs)
+
+
+def _found(batch: Batch, entries: Mapping[Hashable, Entry]) -> list[Cached | None]:
+    now = batch.core.now()
+    rows = [entries.get(key) for key in batch.keys]
+    return [None if row is None else shown(row, now) for row in rows]
 
 
 class CacheItems(CacheStrategy):
@@ -112,15 +131,6 @@ class CacheItems(CacheStrategy):
         return Bound(self, fn, site, is_async=is_async)
 
 
-class _View(CacheItems):
-    """A cache as one of its pipelines shows it."""
-
-    __slots__ = ("chosen",)
-
-
-CacheItems.view = _View
-
-
 def cache_items(
     ttl: Ttl,
     *,
@@ -140,7 +150,7 @@ def cache_items(
     tags: Tags = (),
     isolation: Isolation = "auto",
     on_abandon: OnAbandon = "cancel",
-    store: object | None = None,
+    store: AiocacheStore | None = None,
     name: str | None = None,
     mode: Mode = "enforce",
     on_event: Callable[[Event], object] | None = None,

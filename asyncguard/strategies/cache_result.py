@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from asyncguard._pipeline import Site
     from asyncguard._strategy import Mode
     from asyncguard.events import Event
+    from asyncguard.stores import AiocacheStore
     from asyncguard.strategies._cache_options import Duration, Isolation, Key, OnAbandon, Tags, Ttl
 
     Wrapped = Callable[..., Any]
@@ -91,15 +92,6 @@ class CacheResult(CacheStrategy):
         return cached
 
 
-class _View(CacheResult):
-    """A cache as one of its pipelines shows it."""
-
-    __slots__ = ("chosen",)
-
-
-CacheResult.view = _View
-
-
 async def made(call: Call) -> Any:
     """Make a call that the cache could not answer."""
     if call.how == "plain":
@@ -141,7 +133,7 @@ def cache_result(
     tags: Tags = (),
     isolation: Isolation = "auto",
     on_abandon: OnAbandon = "cancel",
-    store: object | None = None,
+    store: AiocacheStore | None = None,
     name: str | None = None,
     mode: Mode = "enforce",
     on_event: Callable[[Event], object] | None = None,

@@ -143,7 +143,7 @@ class Run:
         for flight, (waiters, state, storable, _) in zip(self.flights, self.model.flights, strict=True):
             assert flight.state is state
             assert list(flight.waiters) == [self.people[name] for name in waiters]
-            assert flight.lease.void != storable
+            assert flight.void != storable
             assert flight.work.running == (state is State.RUNNING)
             if state is State.DONE:
                 assert Flights.result(flight) == 5
@@ -250,7 +250,7 @@ def kept_is_ignored(self, flight, waiter, inside=None):
 def keeps_the_flight(self, key):
     """A mutant: after an invalidation the next caller joins the flight from before it."""
     flight = self.table.get(key)
-    return [] if flight is None else [flight.lease]
+    return [] if flight is None else [flight]
 
 
 def joins_the_dead(self, key, waiter, *, inside=None, work=None, tags=(), anew=False):
@@ -258,7 +258,7 @@ def joins_the_dead(self, key, waiter, *, inside=None, work=None, tags=(), anew=F
     flight, new = self.table.get(key), False
     if flight is None or anew:
         if flight is not None:
-            flight.lease.void = True
+            flight.void = True
         flight, new = self._begin(key, work or Work(), tags), True
     flight.waiters[waiter] = None
     return flight, new
@@ -371,6 +371,6 @@ def test_flights_are_let_go_by_tag():
     table, who = Flights(), Who()
     one, _ = table.join(1, who, tags=("x",))
     two, _ = table.join(2, who, tags=("y",))
-    assert table.detach(lambda flight: "x" in flight.tags) == [one.lease]
+    assert table.detach(lambda flight: "x" in flight.tags) == [one]
     assert list(table.table.values()) == [two]
     assert list(table.done(one, 1)) == [who]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -174,12 +175,48 @@ def test_expired_entries_are_swept_by_writes_without_being_read():
     assert set(shard.entries) == set(range(20, 30))
 
 
-def test_the_search_for_expired_entries_forgets_what_was_replaced():
+def test_nothing_refers_to_an_entry_that_was_replaced():
     store = Store()
     shard = Shard(store)
-    for _ in range(500):
-        store.put(shard, "k", entry(), Bounds(1000), 0.0, Lease())
-    assert len(store._hand) <= 8
+    gone = []
+
+    class Value:
+        pass
+
+    gc.disable()
+    try:
+        for at in range(50):
+            value = Value()
+            gone.append(weakref.ref(value))
+            store.put(shard, at % 5, entry(value), Bounds(1000), 0.0, Lease())
+            del value
+        assert sum(each() is not None for each in gone) == 5
+    finally:
+        gc.enable()
+
+
+def test_an_entry_that_left_does_not_keep_its_neighbours_alive():
+    store = Store()
+    shard = Shard(store)
+    held = [entry() for _ in range(3)]
+    for at, each in enumerate(held):
+        store.put(shard, at, each, Bounds(9), 0.0, Lease())
+    store.remove(shard, 1)
+    assert not hasattr(held[1], "before")
+    assert not hasattr(held[1], "after")
+    assert held[0].after is held[2]
+
+
+def test_the_search_for_expired_entries_goes_on_where_it_was_although_entries_leave_and_move():
+    store = Store()
+    shard = Shard(store)
+    for key in range(12):
+        store.put(shard, key, entry(ttl=1.0 if key >= 6 else 99.0), Bounds(12), 0.0, Lease())
+    for key in range(6):
+        shard.entries[key].used = True  # an eviction moves them to the end of the ring
+    for key in range(12, 20):
+        store.put(shard, key, entry(now=5.0), Bounds(12), 5.0, Lease())
+    assert not [each for each in shard.entries.values() if each.dead <= 5.0]
 
 
 def test_a_value_larger_than_the_whole_cache_is_not_stored_and_pushes_nothing_out():
@@ -197,6 +234,21 @@ AGES = [(0, "hit"), (4.9, "hit"), (5, "refresh"), (9.9, "refresh"), (10, "stale"
 @pytest.mark.parametrize(("age", "state"), AGES)
 def test_what_an_entry_is_good_for_follows_from_its_age(age, state):
     assert entry(ttl=10, stale=3, error=10, refresh_at=0.5).state(age) == state
+
+
+@pytest.mark.parametrize(("stale", "error", "dead"), [(0, 0, 10), (3, 0, 13), (0, 4, 14), (3, 4, 14), (4, 3, 14)])
+def test_an_entry_may_be_swept_when_it_is_good_for_nothing_any_more(stale, error, dead):
+    assert entry(ttl=10, stale=stale, error=error).dead == dead
+
+
+def test_expired_entries_behind_many_that_live_are_found_by_enough_writes():
+    store = Store()
+    shard = Shard(store)
+    for key in range(12):
+        store.put(shard, key, entry(ttl=1.0 if key >= 9 else 99.0), Bounds(1000), 0.0, Lease())
+    for key in range(12, 17):
+        store.put(shard, key, entry(now=5.0), Bounds(1000), 5.0, Lease())
+    assert set(shard.entries) == {*range(9), *range(12, 17)}
 
 
 def test_an_orphaned_shard_gives_its_values_back():

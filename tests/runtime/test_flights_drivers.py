@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 
@@ -11,7 +12,7 @@ import trio
 
 import asyncguard as ag
 from asyncguard._machines.flight import Flights, State, Work
-from asyncguard._runtime import flight_tasks, flights, flights_sync
+from asyncguard._runtime import deadlines, flight_tasks, flights, flights_sync, holds
 from asyncguard._runtime.flights_sync import Background, ThreadHandle
 from asyncguard._runtime.parking import ThreadSpot
 
@@ -51,6 +52,62 @@ def test_a_task_that_cannot_be_started_leaves_its_flight_lost():
 
     asyncio.run(main())
     assert ended == [None]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, lambda main: trio.run(lambda: main)], ids=["asyncio", "trio"])
+def test_the_work_of_a_flight_holds_no_permits_of_its_starter_and_is_not_bound_by_its_deadline(run):
+    found = []
+
+    @ag.cache_result(60)
+    async def fn(x):
+        found.append((holds.acquire(), ag.remaining()))
+
+    async def main():
+        scope = holds.Holds()
+        scope.enter()
+        deadlines.Deadline(5.0, time.monotonic()).set()
+        await fn(1)
+        assert ag.remaining() is not None
+        scope.leave(lambda: found.append("left"))
+
+    run(main())
+    assert found == [(None, None), "left"]
+
+
+def test_a_work_remembers_what_it_waits_for_only_while_it_does():
+    waits = []
+
+    @ag.cache_result(60)
+    async def fn(x):
+        if x:
+            await fn(x - 1)
+            waits.append(flights.inside().waits_for)
+        else:
+            await asyncio.sleep(0)
+
+    asyncio.run(fn(2))
+    assert waits == [[], []]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_asyncio_does_not_complain_about_an_interrupt_that_has_left_through_the_loop(kind):
+    said = []
+
+    @ag.cache_result(60)
+    async def fn(x):
+        raise kind
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, context: said.append(context["message"]))
+    task = loop.create_task(fn(1))
+    with pytest.raises(kind):
+        loop.run_until_complete(task)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    gc.collect()
+    loop.close()
+    assert said == []
 
 
 def test_stopping_a_work_that_has_not_begun_does_nothing():
@@ -138,7 +195,9 @@ def test_a_trio_handle_of_a_run_that_is_over_is_dead_and_cannot_be_cancelled():
 
 def test_a_task_handle_of_a_closed_loop_cannot_be_cancelled_and_that_is_fine():
     async def main():
-        return flight_tasks.TaskHandle(asyncio.get_running_loop(), asyncio.current_task())
+        handle = flight_tasks.TaskHandle(asyncio.get_running_loop(), lambda _error: None)
+        handle.watch(asyncio.current_task())
+        return handle
 
     handle = asyncio.run(main())
     handle.cancel()

@@ -519,6 +519,36 @@ class Tensor:
     """Something large that must not outlive the error it was part of."""
 
 
+@pytest.mark.parametrize("suspends", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_miss_leaves_nothing_for_the_garbage_collector(fails, suspends):
+    @ag.cache_result(60, max_entries=1)
+    async def fn(x):
+        if suspends:
+            await asyncio.sleep(0)
+        if fails:
+            raise ValueError(x)
+        return x
+
+    async def misses(number):
+        for x in range(number):
+            with contextlib.suppress(ValueError):
+                await fn(x)
+
+    async def main():
+        await misses(3)
+        gc.collect()
+        gc.disable()
+        try:
+            await misses(20)
+            await asyncio.sleep(0)  # what is called when a task ends
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    assert asyncio.run(main()) < 20  # not one thing for each miss
+
+
 @pytest.mark.parametrize("kind", ["result", "items"])
 @pytest.mark.parametrize("colour", ["asyncio", "trio", "sync"])
 def test_an_error_that_was_dealt_with_keeps_nothing_of_the_function_alive(colour, kind):

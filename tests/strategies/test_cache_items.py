@@ -331,8 +331,26 @@ def test_one_row_does_not_keep_the_whole_batch_in_memory():
     fn, _ = returning(lambda xs: np.zeros((len(xs), 1000)))
     cache = ag.pipeline_of(fn)[CacheItems]
     fn(list(range(100)))
-    entry = next(iter(cache.core.store._ring))
+    (entry, *_) = [row for cell in cache.core.cells() for row in cell.entries.values()]
     assert entry.value.base is None or entry.value.base.nbytes == 8000
+
+
+@pytest.mark.parametrize("container", [np.asarray, list, tuple], ids=["array", "list", "tuple"])
+def test_rows_of_a_buffer_that_the_function_uses_again_stay_what_they_were_and_do_not_pin_it(container):
+    buffer = np.zeros((100, 8))
+
+    def fill(xs):
+        buffer[: len(xs)] = np.reshape(xs, (-1, 1))
+        return container(buffer[: len(xs)])
+
+    fn, _ = returning(fill)
+    cache = ag.pipeline_of(fn)[CacheItems]
+    fn([1, 2, 3])
+    fn([4, 5])
+    assert [row[0] for row in fn([1, 2, 3, 4, 5])] == [1, 2, 3, 4, 5]
+    for entry in (entry for cell in cache.core.cells() for entry in cell.entries.values()):
+        assert entry.value.base is None or entry.value.base.nbytes == 64
+        assert not entry.value.flags.writeable
 
 
 def test_rows_in_a_list_are_each_callers_own():

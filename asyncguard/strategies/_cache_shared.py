@@ -1,0 +1,221 @@
+"""The work of flights where there is a store: look there, else compute, give the value to those who wait, then write.
+
+With a lease, one process computes a key and the others look for its value, after 10 ms and then ever less often up to
+every 250 ms. Whatever stands in the way (a store that fails, a lease that lasts too long) ends in computing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asyncguard import events
+from asyncguard._machines.entries import Entry
+from asyncguard._machines.flight import State
+from asyncguard._runtime import clock as clocks
+from asyncguard._runtime import flights as running
+from asyncguard.stores._facts import Failed
+from asyncguard.strategies._cache_calls import Call
+from asyncguard.strategies._cache_look import behind
+from asyncguard.strategies._cache_making import Making
+from asyncguard.strategies._cache_slots import Slot, put
+from asyncguard.strategies._cache_tier import Tier
+
+if TYPE_CHECKING:
+    from asyncguard.strategies._cache_batch import Batch
+
+_FIRST_POLL = 0.01
+_LONGEST_POLL = 0.25
+
+
+class Job(Protocol):
+    """What a flight's work is, apart from the store."""
+
+    def take(self, slot: Slot, entry: Entry) -> bool:
+        """Answer a flight with an entry of the store; false if that is not good enough."""
+        ...
+
+    async def compute(self, slots: Sequence[Slot]) -> None:
+        """Compute values and give them to those who wait."""
+        ...
+
+
+async def work(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot], *, anew: bool) -> None:
+    """Do the work of flights."""
+    wanted = list(slots) if anew else await _looked(job, at, tier, slots)
+    if tier.store.lease is None or anew:
+        await _compute(job, at, tier, wanted)
+    else:
+        await _leased(job, at, tier, wanted, tier.store.lease)
+
+
+async def _looked(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot]) -> list[Slot]:
+    """Take what the store has; return what is left."""
+    looked = await tier.look(at, slots)
+    return [slot for slot in slots if slot not in looked.entries or not job.take(slot, looked.entries[slot])]
+
+
+async def _compute(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot]) -> None:
+    """Compute, then write: whoever waits has the value by then. Leases go back when it is there for the others."""
+    try:
+        wanted = [slot for slot in slots if slot.flight.state is State.RUNNING]
+        if wanted:
+            await job.compute(wanted)
+        packed = tier.packed(at, wanted)
+    except BaseException:
+        _give_back(tier, slots)
+        raise
+    await _written(tier, packed, slots)
+
+
+async def _written(tier: Tier, packed: Any, slots: Sequence[Slot]) -> None:
+    pending = tier.store.pending_here()
+    pending.update(dict.fromkeys(slots))  # an invalidation finds it there
+
+    def over() -> None:
+        for slot in slots:
+            pending.pop(slot, None)
+        _give_back(tier, slots)
+
+    async def write() -> None:
+        try:
+            if packed:
+                await tier.write(packed)
+        finally:
+            over()
+
+    if tier.store.write_mode == "wait":
+        with tier.store.tracked():
+            await write()
+    elif not packed or not tier.store.later(write):
+        over()
+
+
+# --- leases -----------------------------------------------------------------------------------------------------------
+
+
+async def _leased(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot], lease: float) -> None:
+    """Compute what nobody else computes; for the rest look again and again, and compute it after `lease` seconds."""
+    clock = clocks.current()
+    end = clock.now() + lease
+    wait, left = _FIRST_POLL, list(slots)
+    while left:
+        mine = await _claimed(job, at, tier, left, lease)
+        if mine:
+            await _compute(job, at, tier, mine)
+        left = [slot for slot in left if slot.flight.state is State.RUNNING]
+        while left:
+            if clock.now() >= end:
+                await _compute(job, at, tier, left)
+                return
+            await clock.sleep(wait * (0.5 + clock.random() / 2))
+            wait = min(_LONGEST_POLL, 2 * wait)
+            free, left = await _polled(job, at, tier, left)
+            if free:
+                left = [*free, *left]
+                break
+
+
+async def _polled(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot]) -> tuple[list[Slot], list[Slot]]:
+    """Look for values that others compute; return those whose lease is gone, and those that are still computed."""
+    running_slots = [slot for slot in slots if slot.flight.state is State.RUNNING]
+    looked = await tier.look(at, running_slots, [slot.lease for slot in running_slots])
+    left = [s for s in running_slots if s not in looked.entries or not job.take(s, looked.entries[s])]
+    if not looked.answered:
+        return left, []
+    return [s for s in left if s.lease not in looked.there], [s for s in left if s.lease in looked.there]
+
+
+async def _claimed(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot], lease: float) -> list[Slot]:
+    """Take the leases that are free; return what is to be computed here. A store that fails stands in nobody's way."""
+    pairs: list[tuple[str, bytes]] = []
+    for slot in slots:
+        slot.token = os.urandom(16)  # before the store has it: an interrupted `add` may have happened
+        pairs.append((slot.lease, slot.token))
+    try:
+        got = await tier.store.add(pairs, lease)
+        if isinstance(got, Failed):
+            tier.errored("lease", got)
+            return list(slots)
+        mine = [slot for slot, taken in zip(slots, got, strict=True) if taken]
+        for slot, taken in zip(slots, got, strict=True):
+            slot.token = slot.token if taken else None
+        if not mine:
+            return mine
+        # The holder before us may have written between our look and our lease.
+        left = await _looked(job, at, tier, mine)
+    except BaseException:
+        _give_back(tier, slots)
+        raise
+    _give_back(tier, [slot for slot in mine if slot not in left])
+    return left
+
+
+def _give_back(tier: Tier, slots: Sequence[Slot]) -> None:
+    """Give leases back, in tasks of their own: nobody waits for that, and it happens also when we are cancelled."""
+    for slot in slots:
+        token, slot.token = slot.token, None
+        if token is not None:
+            tier.store.beside(functools.partial(tier.store.release, slot.lease, token))
+
+
+# --- whole values -----------------------------------------------------------------------------------------------------
+
+
+class SharedMaking(Making):
+    """The computation of the value of a call, with a store."""
+
+    __slots__ = ()
+
+    async def run(self) -> None:
+        """Look in the store, else compute the value of a coroutine function, and write it."""
+        call, flight = self._call, self._flight
+        try:
+            tier = call.bound.tier(call.terms).on_asyncio()
+            found = tier.hash_of(call.bound.full(call.args), call.kwargs)
+            slot = tier.slot(found, flight, call.entry)
+            await work(self, call, tier, [slot], anew=call.how == "anew")
+        except Exception as error:  # noqa: BLE001 - it goes to those who wait
+            if flight.state is State.RUNNING:
+                self._failed(error)
+
+    def take(self, slot: Slot, entry: Entry) -> bool:
+        """Answer the flight with an entry of the store, if it is good enough."""
+        call = self._call
+        state = entry.state(call.core.now())
+        if call.how == "background" and not newer(entry, call.entry, state):
+            return False
+        if state == "error":
+            call.entry = slot.spare = entry
+            return False
+        answer(call, slot, entry, call.cell.flights)
+        if state in {"refresh", "stale"}:
+            again = Call(call.bound, call.args, call.kwargs, "background")
+            behind(again.at(call.core, call.terms, call.cell, call.key), entry)
+        return True
+
+    async def compute(self, slots: Sequence[Slot]) -> None:
+        """Compute the value and give it to those who wait."""
+        del slots
+        call = self._call
+        if call.how != "background":
+            call.bound.told(events.CacheMissed)
+        await Making.run(self)
+
+
+def newer(entry: Entry, known: Entry | None, state: str) -> bool:
+    """Tell whether another process has refreshed what is known here."""
+    return state == "hit" and (known is None or entry.created > known.created)
+
+
+def answer(at: Call | Batch, slot: Slot, entry: Entry, flights: Any) -> None:
+    """End a flight with an entry of the store, which this process keeps from now on."""
+    put(at, at.cell, slot, entry)
+    at.cell.misses -= 1
+    at.cell.hits += 1
+    now = at.core.now()
+    if at.bound.heard():
+        at.bound.emit(events.CacheHit, age=now - entry.created, stale=now >= entry.fresh, layer="store")
+    running.wake(flights.done(slot.flight, entry))
