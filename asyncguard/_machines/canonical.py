@@ -86,12 +86,13 @@ def name_of(value: Any) -> str:
 def _other(value: Any) -> bytes:
     if isinstance(value, _NAMED):
         return _sized(b"n", name_of(value).encode())
-    numpy = sys.modules.get("numpy")
+    numpy: Any = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, numpy.dtype):
             return encode_key(_dtype(value))
-        if isinstance(value, numpy.ufunc) and getattr(numpy, value.__name__, None) is value:
-            return _sized(b"n", f"numpy.{value.__name__}".encode())
+        name: str = value.__name__ if isinstance(value, numpy.ufunc) else ""
+        if name and getattr(numpy, name, None) is value:
+            return _sized(b"n", f"numpy.{name}".encode())
     if isinstance(value, types.EllipsisType | types.NotImplementedType):
         return _sized(b"n", f"builtins.{value!r}".encode())
     raise _meaningless(value.value if isinstance(value, equals.StandIn) else value)

@@ -1,17 +1,25 @@
-"""How many bytes a call takes, learned from calls that ran alone.
+"""How many bytes a call takes, learned from calls that ran alone, and then from few that ran together.
 
 A measurement is the peak of the process during one call, above where it started. It can be too small if the call was
 served from memory that earlier calls had left in the allocator (the heap was not clean), and too big if something
 else ran (it was not alone): the first may only raise the estimate, the second is no more than a first idea.
+
+The first call may be the smallest of all, so what was learned from it is trusted for two calls at once, then for four,
+eight ... (slow start, as in TCP, RFC 5681), as long as the peak of them all agrees with it. Until then they reserve
+more than they seem to need: in a container full of processes that all begin like this, each sees only its own.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from typing import Final, Protocol
 
 __all__ = ["ArgumentBytes", "Estimator", "Learner", "guess"]
 
 MARGIN: Final = 1.2
+MARGIN_TOGETHER: Final = 1.1
+"""The second for calls that ran together, of which the small ones make up for the big ones."""
+
 DECAY: Final = 0.05
 PER_ARGUMENT_BYTE: Final = 8
 LEAST_GUESS: Final = 16 << 20
@@ -21,8 +29,26 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 """Seconds until the next measurement: soon after a doubtful one, then 1, 2, 4 ... 60 s after good ones."""
 
+WINDOW: Final = 2
+LARGEST_WINDOW: Final = 32
+"""So many calls may run at once after the first measurement, and the last window before there is no limit."""
+
 MOST_FAILURES: Final = 3
 """After so many first calls that failed, the guess serves: a function that fails must not be serialised for ever."""
+
+
+class Measured(Protocol):
+    """A call that is or was measured: what it had reserved, and what the measurement is worth."""
+
+    need: int
+    clean: bool
+    alone: bool
+    level: int | None
+    """What the process held when it began, None if that is not known."""
+    company: int
+    """How many calls of the same kind ran at once, at most, while it ran."""
+    strangers: bool
+    """Whether others ran too."""
 
 
 class ArgumentBytes(int):
@@ -64,6 +90,13 @@ class Estimator:
         elif alone and clean:
             self._set(self._peak - DECAY * (self._peak - peak))
 
+    def observe_together(self, mean: float) -> bool:
+        """Learn from calls that ran together and took `mean` bytes each; tell whether the estimate was too small."""
+        too_small = round(mean * MARGIN_TOGETHER) > (self.need or 0)
+        if too_small:
+            self._set(mean * MARGIN_TOGETHER / MARGIN)
+        return too_small
+
     def assume(self, need: int) -> None:
         """Use `need` bytes until something is measured: the calls that should have been measured failed."""
         if self.need is None:
@@ -90,10 +123,12 @@ class Learner:
     waits for a quiet moment: a guess serves until one comes.
     """
 
-    __slots__ = ("_failures", "_first", "_pause", "estimator", "measure_at")
+    __slots__ = ("_failures", "_first", "_idle", "_pause", "estimator", "measure_at", "window")
 
     def __init__(self, initial: int | None = None) -> None:
         self.estimator = Estimator(initial)
+        self.window = math.inf
+        self._idle: int | None = None
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -113,11 +148,16 @@ class Learner:
         """Whether the first call runs, for which the others wait."""
         return self._first is not None
 
-    def ask(self, arguments: int, now: float, *, alone: bool) -> tuple[int | None, bool]:
-        """Return what the next call needs (None: wait for the first one), and whether it should be measured."""
+    def ask(self, arguments: int, now: float, *, alone: bool, free: bool = True) -> tuple[int | None, bool]:
+        """Return what the next call needs (None: wait for the first one), and whether it should be measured.
+
+        `alone`: nothing else runs; `free`: nothing else is being measured.
+        """
         need = self.need
         if need is None:
             return (None, False) if self.busy else (guess(arguments), alone)
+        if self.window < math.inf:  # the less is known, the more is reserved: twice the need, 1.5 times, 1.25 times ...
+            return math.ceil(need * (1 + WINDOW / self.window)), free
         if now < self.measure_at:
             return need, False
         if not alone:
@@ -129,23 +169,39 @@ class Learner:
         if self.need is None:
             self._first = call
 
-    def ends(  # noqa: PLR0913 - what a measurement is worth
-        self, call: object, peak: int | None, now: float, *, clean: bool, alone: bool, reserved: int
-    ) -> None:
-        """A measured call is over: `peak` bytes, None if it failed. `reserved` is what it was let in with."""
+    def ends(self, call: Measured, peak: int | None, now: float) -> None:
+        """A measured call is over: `peak` bytes, None if it failed."""
         first = self._first is call
         self.forget(call)
         if peak is None:
             self._failures += first
             if self._failures >= MOST_FAILURES:
-                self.estimator.assume(reserved)
+                self.estimator.assume(call.need)
         else:
-            self.estimator.observe(peak, clean=clean, alone=alone, least=reserved)
-        if peak is not None and not (clean and alone):
+            self._learn(call, peak)
+        if self.window < math.inf:
+            self.measure_at = float("-inf")
+        elif peak is not None and not (call.clean and call.alone):
             self.measure_at = now + SOON
-            return
-        self.measure_at = now + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        else:
+            self.measure_at = now + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _learn(self, call: Measured, peak: int) -> None:
+        before = self.need
+        if not self.estimator.measured:
+            self.window, self._idle = WINDOW, call.level
+            self.estimator.observe(peak, clean=call.clean, alone=call.alone, least=call.need)
+        elif call.alone or self.window == math.inf:
+            self.estimator.observe(peak, clean=call.clean, alone=call.alone, least=call.need)
+            self._widen(agreed=before is not None and (self.need or 0) <= before)
+        elif not call.strangers:
+            held = max(0, (call.level or 0) - (self._idle or 0)) if self._idle is not None else 0
+            self._widen(agreed=not self.estimator.observe_together((held + peak) / call.company))
+
+    def _widen(self, *, agreed: bool) -> None:
+        if agreed:
+            self.window = 2 * self.window if self.window < LARGEST_WINDOW else math.inf
 
     def forget(self, call: object) -> None:
         """A call that was to be measured was never made."""

@@ -43,6 +43,7 @@ BY_CLASS: dict[str, Kind] = {
             anyio.BrokenResourceError trio.BrokenResourceError
             asyncio.IncompleteReadError http.IncompleteRead http.BadStatusLine
             asyncpg.PostgresConnectionError
+            cupy.OutOfMemoryError torch.OutOfMemoryError
             botocore.HTTPClientError botocore.ConnectionError botocore.EndpointConnectionError
             botocore.ConnectionClosedError botocore.IncompleteReadError botocore.ResponseStreamingError
             httpcore.NetworkError httpcore.RemoteProtocolError httpcore.ProxyError

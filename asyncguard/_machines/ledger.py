@@ -2,7 +2,8 @@
 
 A check of the memory in use lets in everybody who asks before the first has allocated. The ledger adds what has been
 promised: a call is let in when base + promised + need stays below the threshold of every level (as Elasticsearch's
-parent circuit breaker adds the bytes about to be used). `base` is explained in `levels`.
+parent circuit breaker adds the bytes about to be used). `base` is explained in `levels`. What other processes promise
+is added where they share the level (`neighbours`).
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncguard._machines.levels import Account, Reading
+from asyncguard._machines.memory_queue import LOOKAHEAD, MOST_PASSES, Queue
+from asyncguard._machines.memory_reservation import Door, Reservation, Waiter
+from asyncguard._machines.neighbours import Elsewhere, Neighbours
 
 if TYPE_CHECKING:
     from asyncguard._machines.gate import Spot
@@ -26,78 +30,32 @@ FRESH: Final = 0.010
 SLICE: Final = 0.025
 """For one to two of these, in seconds, a call that was let in counts as one that has allocated nothing yet."""
 
-MOST_PASSES: Final = 16
-"""So many smaller calls may pass the one at the head of the queue; then it holds the door."""
-
-LOOKAHEAD: Final = 32
-"""So many waiters behind the head are looked at, so that the work under the lock stays bounded."""
+NOBODY: Final = Elsewhere()
 
 
-class Reservation:
-    """The bytes of one running call, and who called whom.
+class Ledger(Queue):
+    """The account of one kind of memory. `read` gives a reading (called outside of the lock), `clock` seconds.
 
-    A call inside of a guarded call draws on the reservation of its caller first (`lent`), so that nested guards do not
-    reserve the same bytes twice; only what is missing is added to the ledger.
+    `connect` gives the table of all processes that share this memory, None as long as there is none; it is asked with
+    every reading.
     """
 
-    # Defaults in the class: the fast path sets what is in `__init__` and nothing else.
-    parent: Reservation | None = None
-    lent = 0  # of `need`, what the parent's reservation covers
-    drawn = 0  # of `need`, what covers the calls inside
-    waiting = 0  # calls inside that wait in the queue
-    closed = False  # the call is over (calls inside may still draw on it)
-    ended = False  # and it is out of the sums
-    forced = False  # let in though it does not fit, because nothing else ran
-    measured = False  # its peak is being measured
-    learned = False  # it was measured
-    clean = True  # the measurement began on a clean heap
-    alone = True  # nothing else ran during the measurement
-    generation = 0
-
-    def __init__(self, need: int, door: Door, slice_: int) -> None:
-        self.need = need
-        self.door = door
-        self.slice = slice_  # of time, in which it was let in
-
-    def callers(self) -> Iterator[Reservation]:
-        """Yield this reservation and those of the calls around it."""
-        here: Reservation | None = self
-        while here is not None:
-            yield here
-            here = here.parent
-
-
-class Door(Protocol):
-    """Where a call came in: it counts the calls that are in."""
-
-    running: int
-
-
-class Waiter(Protocol):
-    """A place in the queue, as the ledger sees it. All of it is called under the ledger's lock."""
-
-    parent: Reservation | None
-    passed: int
-
-    @property
-    def spot(self) -> Spot: ...
-    @property
-    def hopeless(self) -> bool: ...
-    def ready(self) -> bool: ...
-    def grant(self) -> bool: ...
-
-
-class Ledger:
-    """The account of one kind of memory. `read` gives a reading (called outside of the lock), `clock` seconds."""
-
-    def __init__(self, read: Callable[[], Reading], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Reading],
+        clock: Callable[[], float],
+        connect: Callable[[], Neighbours | None] | None = None,
+    ) -> None:
         self._read = read
         self.clock = clock
+        self.connect = connect
         self.generation = 0
         self._renew()
 
     def _renew(self) -> None:
-        self.lock = threading.Lock()
+        # Reentrant: the garbage collector may end an abandoned call on the thread that holds the lock.
+        self.lock = threading.RLock()
+        self.inside: Callable[[], bool] = cast("Any", self.lock)._is_owned  # noqa: SLF001 - as threading.Condition does
         self.accounts: dict[str, Account] = {}
         self.source = "none"
         self.looks = 0
@@ -108,12 +66,13 @@ class Ledger:
         self.slice = 1
         self.young = [0, 0]  # promised in this slice of time, and in the one before
         self.over: deque[Reservation] = deque()  # calls that ended and are still in the sums above
+        self.told = 0  # promised to calls that still run: what the other processes are told
+        self.near: Neighbours | None = None
+        self.elsewhere = 0  # promised by the other processes at the last look
         self._slice_until = -math.inf
-        self._stalled = 0  # running, but only waiting for a call inside that waits here
         self._clean_at = -1
         self.measuring: Reservation | None = None
-        self.queue: dict[Waiter, bool] = {}  # True: the calls around it only wait for it
-        self._changed = True  # since the queue was last gone through
+        self.forget()
 
     def after_fork(self) -> None:
         """In a forked child: nobody waits, nothing runs, and what the parent's calls give back is not ours."""
@@ -129,21 +88,35 @@ class Ledger:
         reading from before is no ground to let in the next one. `freed` bytes are known to have been given back.
         """
         with self.lock:
-            if now < self.fresh_until and self.looks and not freed and not (anew and self.over):
+            if now < self.fresh_until and self.looks and not freed and not (anew and self._ended_since(now)):
                 return
             self.fresh_until = now + FRESH
             self._put_right()
-            before = self.reserved
+            before = self.reserved, self._elsewhere(now).promised
         reading = self._read()
+        near = None if self.connect is None else self.connect()
         with self.lock:
             self._grow_older(now)
-            self._book(reading, max(before, self.reserved), freed)
+            self._meet(near)
+            after = self._elsewhere(now)
+            self.elsewhere = max(before[1], after.promised)
+            self._book(reading, max(before[0], self.reserved), after.young, freed)
 
-    def _book(self, reading: Reading, reserved: int, freed: int) -> None:
+    def _ended_since(self, now: float) -> bool:
+        return bool(self.over) or self._elsewhere(now).promised < self.elsewhere
+
+    def _elsewhere(self, now: float) -> Elsewhere:
+        return NOBODY if self.near is None else self.near.elsewhere(now)
+
+    def _book(self, reading: Reading, reserved: int, others_young: int, freed: int) -> None:
         kept: dict[str, Account] = {}
+        young = sum(self.young)
         for level in reading.levels:
             account = kept[level.name] = self.accounts.get(level.name) or Account(level)
-            account.look(level, reserved, sum(self.young), freed)
+            if level.own:
+                account.look(level, reserved, young, freed)
+            else:
+                account.look(level, reserved + self.elsewhere, young + others_young, freed)
         self.accounts, self.source = kept, reading.source
         self.looks += 1
         self._changed = True
@@ -161,11 +134,70 @@ class Ledger:
         """Whether calls that have just started keep others out that may fit when it is seen what those take."""
         return any(account.held > account.base for account in self.accounts.values())
 
+    # --- other processes ---
+
+    def share(self, connect: Callable[[], Neighbours | None]) -> None:
+        """Count with other processes from now on."""
+        self.connect = connect
+        self.fresh_until = -math.inf
+
+    def _meet(self, near: Neighbours | None) -> None:
+        """Take note of the table of all processes, and tell them how young our promises are."""
+        if self.near is None and near is not None:
+            self._put_right()
+        self.near = near
+        if near is not None:
+            self.announce()
+            near.tell_young(sum(self.young), self._slice_until + SLICE)
+
+    def announce(self, more: int = 0) -> None:
+        """Tell the other processes what is promised here, and `more` that is about to be."""
+        if self.near is not None:
+            idle = not more and 0 < self._stalled >= self.running - len(self.over)
+            self.near.tell(self.told + more, idle=idle)
+
+    def claimed(self, since: float) -> int:
+        """Return the bytes that count against a call that came at `since`: promised elsewhere, or waited for longer.
+
+        What has been given back since the last look still counts: it need not be free.
+        """
+        if self.near is None:
+            return 0
+        now = self.clock()
+        return max(self.elsewhere, self.near.elsewhere(now).promised) + sum(self.near.wanted_before(since, now))
+
+    @property
+    def promised_elsewhere(self) -> int:
+        """Bytes that other processes have promised now."""
+        return self._elsewhere(self.clock()).promised
+
+    def quiet_elsewhere(self, since: float) -> bool:
+        """Tell whether nothing goes on in other processes, and nobody waits there who came before `since`."""
+        if self.near is None:
+            return True
+        now = self.clock()
+        return not self.near.elsewhere(now).busy and not self.near.wanted_before(since, now, 0.0)
+
+    def _want(self, near: Neighbours) -> None:
+        """Tell the other processes what the first in the queue waits for."""
+        if self.head is None:
+            near.want_nothing()
+        else:
+            near.want(self.head.more, self.head.since, self.clock())
+
     def relieve(self, freed: int) -> list[Spot]:
         """Take note that `freed` bytes were given back to the system; return whom to wake."""
         self.look(self.clock(), freed=freed)
         with self.lock:
             return self.settle()
+
+    def settle(self) -> list[Spot]:
+        """Let in who fits, and tell the other processes who still waits; under the lock. Returns whom to wake."""
+        woken = super().settle()
+        if self.near is not None:
+            self.announce()
+            self._want(self.near)
+        return woken
 
     def trimmed(self, ended: int) -> None:
         """Say that the allocator was emptied; the heap is clean if no call has run since `ended` calls were over."""
@@ -191,6 +223,10 @@ class Ledger:
         mine = 0 if parent is None else sum(not each.closed and not each.waiting for each in parent.callers())
         return self.running - self._stalled - mine
 
+    def stuck(self, parent: Reservation | None) -> bool:
+        """Tell whether nothing runs but callers that only wait for calls inside them, the caller's own included."""
+        return not self.others(parent)
+
     def open(self, reservation: Reservation) -> None:
         """Enter a call that was let in, under the lock."""
         own = reservation.need - reservation.lent
@@ -198,14 +234,29 @@ class Ledger:
         reservation.door.running += 1
         self.running += 1
         self.reserved += own
+        self.told += own
         self.young[0] += own
         if reservation.parent is not None:
+            reservation.nested = reservation.parent.nested = True
             reservation.parent.drawn += reservation.lent
         if self.measuring is not None and self.measuring not in reservation.callers():
-            self.measuring.alone = False
+            self._joins(reservation, self.measuring)
         if reservation.measured:
             self.measuring = reservation
             reservation.clean = self._clean_at == self._over_so_far()
+            others = self.others(reservation)
+            reservation.alone = not others
+            reservation.company = max(1, min(others + 1, reservation.door.running))
+            reservation.strangers = others >= reservation.company
+        self.announce()
+
+    @staticmethod
+    def _joins(reservation: Reservation, measured: Reservation) -> None:
+        measured.alone = False
+        if reservation.door is measured.door:
+            measured.company = max(measured.company, reservation.door.running)
+        else:
+            measured.strangers = True
 
     def close(self, reservation: Reservation) -> Sequence[Spot]:
         """End a call; return whom to wake.
@@ -213,18 +264,34 @@ class Ledger:
         As long as nobody waits, without the lock: the sums are put right before the next reading, which has to come
         before its bytes serve another call anyway. Whoever queues at this moment sees it in `over`, or is seen here.
         """
-        reservation.closed = True
-        self.over.append(reservation)
+        self.abandon(reservation)
+        if reservation.nested and self.near is not None and not self.inside():
+            self.standing()  # not to be told one by one
         if not self.queue:
+            return ()
+        if self.inside():  # the garbage collector ended it in the midst of something: who waits will look again
+            self._changed = True
             return ()
         self.look(self.clock(), anew=True)
         with self.lock:
             return self.settle()
 
+    def abandon(self, reservation: Reservation) -> None:
+        """End a call: its bytes are no longer promised, but they are not free before the next look.
+
+        Without the lock: a statement without a call in it is not interrupted by other threads.
+        """
+        reservation.closed = True
+        self.over.append(reservation)
+        near = self.near
+        if near is not None and reservation.generation == self.generation and not reservation.nested:
+            self.told -= reservation.need
+            near.cells[near.mine] = self.told
+
     def standing(self) -> tuple[int, int]:
         """Return the bytes promised to running calls and how many run, without those that have ended."""
         with self.lock:
-            if len(self.over) > LOOKAHEAD or any(each.lent or each.drawn for each in self.over):
+            if len(self.over) > LOOKAHEAD or any(each.nested for each in self.over):
                 self._put_right()  # too many to count at each call, or not to be told one by one
                 self.fresh_until = -math.inf
             gone = list(self.over)
@@ -236,6 +303,8 @@ class Ledger:
             reservation = self.over.popleft()
             if reservation.generation == self.generation:
                 self._end(reservation)
+        self.told = self.reserved
+        self.announce()
 
     def _end(self, reservation: Reservation) -> None:
         self._changed = True
@@ -274,58 +343,10 @@ class Ledger:
             if age < len(self.young):
                 self.young[age] += need - reservation.need
             self.reserved += need - reservation.need
+            self.told += need - reservation.need
             reservation.need = need
             self._changed = True
             self.fresh_until = -math.inf
         self.look(self.clock())
         with self.lock:
             return self.settle()
-
-    # --- the queue, all under the lock ---
-
-    def enqueue(self, waiter: Waiter, *, stays: bool = True) -> None:
-        """Put a caller at the end of the queue; if it stays there, the calls around it only wait for it now."""
-        self.queue[waiter] = stays
-        self._mark(waiter, int(stays))
-
-    def leave(self, waiter: Waiter) -> None:
-        """Take a caller out of the queue, if it is there."""
-        if waiter in self.queue:
-            self._mark(waiter, -int(self.queue.pop(waiter)))
-
-    def _mark(self, waiter: Waiter, step: int) -> None:
-        self._changed = True
-        for caller in waiter.parent.callers() if waiter.parent is not None else ():
-            stalled = caller.waiting > 0
-            caller.waiting += step
-            if not caller.ended:
-                self._stalled += (caller.waiting > 0) - stalled
-
-    def settle(self) -> list[Spot]:
-        """Let in who fits, first come first served; return whom to wake.
-
-        Smaller calls may pass the first that does not fit, at most 16 times. Where nothing has changed since the last
-        time nothing is done: a thousand waiters that look again each second must not cost a thousand searches.
-        """
-        if not self._changed:
-            return []
-        self._changed = False
-        head: Waiter | None = None
-        woken: list[Spot] = []
-        looked = 0
-        for waiter in list(self.queue):
-            if looked > LOOKAHEAD or (head is not None and head.passed >= MOST_PASSES):
-                break
-            if not waiter.ready() or not waiter.spot.alive():  # a stopped loop keeps its place and blocks nobody
-                continue
-            looked += 1
-            if waiter.grant():
-                self.leave(waiter)
-                woken.append(waiter.spot)
-                if head is not None and not waiter.hopeless:
-                    head.passed += 1
-            elif head is None:
-                head = waiter
-        if woken and head is not None:
-            woken.append(head.spot)  # it is the first now, and looks more often
-        return woken

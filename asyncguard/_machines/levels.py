@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["PROCESS", "Account", "Bounds", "Level", "Reading", "room", "tightest"]
+__all__ = ["PROCESS", "Account", "Bounds", "Level", "Reading", "Room", "room", "tightest"]
 
 PROCESS = "process"
 """The level that has no limit of its own: what this process holds, for the option `limit`."""
@@ -18,11 +18,15 @@ PROCESS = "process"
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One level, in bytes. `limit` is None where only an option can set one."""
+    """One level, in bytes. `limit` is None where only an option can set one.
+
+    `own`: of this process alone, so that what others promise does not matter.
+    """
 
     name: str
     limit: int | None
     used: int
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +89,37 @@ class Account:
         self.held = max(self.base, min(level.used, level.used - reserved + young))
 
 
-def room(accounts: Iterable[Account], bounds: Bounds, fraction: float) -> float:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many bytes may be promised: in this process, and in all that share their ledgers."""
+
+    here: float = -math.inf
+    together: float = -math.inf
+
+    def has(self, here: float, elsewhere: float) -> bool:
+        """Tell whether there is room for so many bytes promised here and elsewhere."""
+        return here <= self.here and here + elsewhere <= self.together
+
+
+def room(accounts: Iterable[Account], bounds: Bounds, fraction: float) -> Room:
     """Return how many bytes may be promised in all, so that held + promised stays below every level's ceiling."""
-    return min((bounds.ceiling(each.level, fraction) - each.held for each in accounts), default=math.inf)
+    here = together = math.inf
+    for each in accounts:
+        space = bounds.ceiling(each.level, fraction) - each.held
+        if each.level.own:
+            here = min(here, space)
+        else:
+            together = min(together, space)
+    return Room(here, together)
 
 
-def tightest(accounts: Iterable[Account], bounds: Bounds) -> Level | None:
+def tightest(accounts: Iterable[Account], bounds: Bounds, elsewhere: int = 0) -> Level | None:
     """Return the level that binds: the one with the least room for promises; None if nothing is limited."""
-    spaces = [(bounds.ceiling(each.level, bounds.threshold) - each.held, each.level) for each in accounts]
-    space, level = min(spaces, key=lambda pair: pair[0], default=(math.inf, None))
-    return None if space == math.inf else level
+
+    def space(account: Account) -> float:
+        taken = account.held + (0 if account.level.own else elsewhere)
+        return bounds.ceiling(account.level, bounds.threshold) - taken
+
+    spaces = [(space(each), each.level) for each in accounts]
+    least, level = min(spaces, key=lambda pair: pair[0], default=(math.inf, None))
+    return None if least == math.inf else level

@@ -7,11 +7,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from asyncguard._machines import levels
-from asyncguard._machines.estimate import Learner
+from asyncguard._machines.estimate import ArgumentBytes, Learner
 from asyncguard._machines.ledger import Ledger, Reservation
-from asyncguard._machines.levels import Bounds
+from asyncguard._machines.levels import Bounds, Room
 from asyncguard._machines.memory_ticket import MemoryTicket
 from asyncguard._machines.memory_words import Decision, refusal
+from asyncguard._machines.neighbours import ROWS_IN_USE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +26,12 @@ MOST_NEWS = 256
 
 
 class Meter(Protocol):
-    """Measures the peak of this process, one call at a time; `stop` gives the bytes above the start."""
+    """Measures the peak of this process, one call at a time.
 
-    def start(self) -> None: ...
+    `start` gives the bytes held then, None if they are not known; `stop` those of the peak above them.
+    """
+
+    def start(self) -> int | None: ...
     def stop(self) -> int | None: ...
 
 
@@ -59,7 +63,7 @@ class MemoryGate:
     ) -> None:
         self.ledger = ledger
         self.name = name
-        self.news: deque[Decision] = deque(maxlen=MOST_NEWS)
+        self.news: deque[Decision | int] = deque(maxlen=MOST_NEWS)  # a number: so many bytes were admitted at once
         self.pressure = pressure
         self.running = 0
         self.waiting = 0
@@ -76,7 +80,8 @@ class MemoryGate:
         self.learner = size if isinstance(size, Learner) else None
         self.stated = size if isinstance(size, int) else None
         self._looks = -1
-        self._room = self._calm = -math.inf
+        self._quick = -math.inf
+        self._room = self._calm = Room()
 
     def after_fork(self) -> None:
         """In a forked child: nobody waits, nothing runs; what was learned stays. Renews the shared ledger too."""
@@ -96,20 +101,35 @@ class MemoryGate:
 
     # --- the fast path ---
 
-    def take(self) -> Reservation:
-        """Return a reservation for a call inside of no other guarded call, or raise LookupError."""
+    def take(self, stated: int | None = None) -> Reservation:
+        """Return a reservation for a call inside of no other guarded call, or raise LookupError.
+
+        `stated` is what this call needs, None if that is the same for all.
+        """
         ledger, learner = self.ledger, self.learner
         now = self._clock()
         if now >= ledger.fresh_until:
             ledger.look(now)
-        need = self.stated if learner is None else learner.estimator.need
+        need = stated
+        if need is None:
+            need = self.stated if learner is None else learner.estimator.need
         if need is None or (learner is not None and now >= learner.measure_at):
             raise LookupError
         with ledger.lock:
             if self._looks != ledger.looks:
                 self._reckon()
-            if self.pressed or ledger.queue or ledger.measuring or ledger.reserved + need > self._room:
+            if self.pressed or ledger.queue or ledger.measuring or ledger.reserved + need > self._quick:
                 raise LookupError
+            near = ledger.near
+            if near is not None:
+                # First said, then looked: of two who do that at the same time one sees the other.
+                cells, together = near.cells, self._room.together - ledger.reserved + ledger.told
+                ledger.told += need
+                cells[near.mine] = ledger.told
+                if cells[ROWS_IN_USE] > 1 and near.total() > together:
+                    ledger.told -= need
+                    cells[near.mine] = ledger.told
+                    raise LookupError
             self.running += 1
             ledger.running += 1
             ledger.reserved += need
@@ -127,6 +147,9 @@ class MemoryGate:
         `request.cost` is the bytes of this call, or the size of its arguments (`ArgumentBytes`), or None;
         `request.owner` the reservation of the guarded call around it, if there is one.
         """
+        permit = self._at_once(request)
+        if permit is not None:
+            return permit
         now = self._clock()
         self.ledger.look(now, anew=True)
         ticket = MemoryTicket(self, request, now)
@@ -139,10 +162,22 @@ class MemoryGate:
             raise self.refusal(ticket, now)
         return ticket
 
+    def _at_once(self, request: Request) -> Reservation | None:
+        """Let in who fits by the last reading, which costs nothing: calls that have ended since still count."""
+        if isinstance(request.owner, Reservation):
+            return None  # it draws on the bytes of its caller
+        hint = request.cost is None or isinstance(request.cost, ArgumentBytes)
+        try:
+            permit = self.take(None if hint else round(request.cost or 0))
+        except LookupError:
+            return None
+        self.news.append(permit.need)
+        return permit
+
     def begin(self, permit: Reservation, waited: float, *, queued: bool) -> Reservation:
         """Hand over a reservation: the call starts now."""
         if permit.measured:
-            self._meter.start()
+            permit.level = self._meter.start()
         decision = "forced" if permit.forced else "waited" if queued else "admitted"
         self.news.append(self.decided(decision, permit.need, waited))
         return permit
@@ -157,30 +192,41 @@ class MemoryGate:
             return ticket.stated, False
         if self.learner is None:
             return self.stated or 0, False
-        alone = self.ledger.measuring is None and not self.ledger.others(ticket.parent)
-        need, measured = self.learner.ask(ticket.arguments, self._clock(), alone=alone)
+        free = self.ledger.measuring is None
+        alone = free and not self.ledger.others(ticket.parent)
+        need, measured = self.learner.ask(ticket.arguments, self._clock(), alone=alone, free=free)
         return (need if need is None else int(min(need, max(0.0, self.ceiling())))), measured
 
     def impossible(self, need: int) -> bool:
         """Tell whether a call whose size was stated can never fit."""
         return self.learner is None and need > self.ceiling()
 
-    def fits(self, more: int) -> bool:
-        """Tell whether `more` bytes may be promised now, under the lock.
+    def fits(self, more: int, since: float) -> bool:
+        """Tell whether `more` bytes may be promised now to a call that came at `since`, under the lock.
 
         After a refusal nothing is let in until the level has fallen to `resume`.
         """
         if self._looks != self.ledger.looks:
             self._reckon()
-        reserved = self.ledger.reserved
-        held = self.pressed and reserved > self._calm
-        self.pressed = held or reserved + more > self._room
+        reserved, elsewhere = self.ledger.reserved, self.ledger.claimed(since)
+        held = self.pressed and not self._calm.has(reserved, elsewhere)
+        self.pressed = held or not self._room.has(reserved + more, elsewhere)
         return not self.pressed
+
+    @property
+    def crowded(self) -> bool:
+        """Whether as many calls run as what was learned so far is trusted for."""
+        return self.learner is not None and self.running >= self.learner.window
+
+    def still_fits(self, more: int, since: float) -> bool:
+        """Tell whether `more` bytes fit also now that the other processes have been told of them."""
+        return self._room.has(self.ledger.reserved + more, self.ledger.claimed(since))
 
     def _reckon(self) -> None:
         accounts = self.ledger.accounts.values()
         self._room = levels.room(accounts, self.bounds, self.bounds.threshold)
         self._calm = levels.room(accounts, self.bounds, self.bounds.resume)
+        self._quick = min(self._room.here, self._room.together - self.ledger.elsewhere)
         self._looks = self.ledger.looks
 
     # --- the end of a call ---
@@ -235,9 +281,9 @@ class MemoryGate:
         permit.measured = False
         if self.learner is None:  # another size was configured meanwhile
             return
-        now, clean, alone = self._clock(), permit.clean, permit.alone
+        now = self._clock()
         with self.ledger.lock:
-            self.learner.ends(permit, peak, now, clean=clean, alone=alone, reserved=permit.need)
+            self.learner.ends(permit, peak, now)
         permit.learned = True
 
     # --- the numbers ---
@@ -250,8 +296,9 @@ class MemoryGate:
     def decided(self, decision: str, need: int, waited: float = 0.0) -> Decision:
         """Return a decision with the numbers of the level that has the least room now."""
         accounts = list(self.ledger.accounts.values())
-        level = levels.tightest(accounts, self.bounds)
-        return Decision(decision, level, self.bounds, *self.ledger.standing(), need, waited)
+        elsewhere = self.ledger.promised_elsewhere
+        level = levels.tightest(accounts, self.bounds, elsewhere)
+        return Decision(decision, level, self.bounds, *self.ledger.standing(), need, waited, elsewhere)
 
     def refusal(self, ticket: MemoryTicket, now: float) -> MemoryPressureError:
         """Return the error for a call that is not let in, and note the decision."""

@@ -25,7 +25,7 @@ class MemoryTicket:
 
     __slots__ = (
         "_gate", "_permit", "_queued", "_refused", "_request",
-        "ahead", "arguments", "parent", "passed", "since", "spot", "stated",
+        "ahead", "arguments", "more", "parent", "passed", "since", "spot", "stated",
     )  # fmt: skip
 
     def __init__(self, gate: MemoryGate, request: Request, now: float) -> None:
@@ -39,6 +39,7 @@ class MemoryTicket:
         self.stated: int | None = None if hint or request.cost is None else round(request.cost)
         self._gate = gate
         self._request = request
+        self.more = 0
         self._queued = False
         self._refused = False
         self._permit: Reservation | None = None
@@ -50,8 +51,8 @@ class MemoryTicket:
         learner = self._gate.learner
         return self.stated is not None or learner is None or learner.need is not None or not learner.busy
 
-    def grant(self) -> bool:
-        """Let the call in if it fits, or if nothing else runs; True: it leaves the queue."""
+    def grant(self, *, force: bool = False) -> bool:
+        """Let the call in if it fits, or by force if nothing else runs; True: it leaves the queue."""
         gate = self._gate
         need, measured = gate.size(self)
         if need is None:
@@ -61,11 +62,25 @@ class MemoryTicket:
             self._request.until = -math.inf  # the limit may have shrunk since it came: it need not wait any longer
             return True
         lent = min(need, self._spare())
-        fits = need == lent or gate.fits(need - lent)
-        if not fits and gate.ledger.others(self.parent):
+        self.more = need - lent
+        forced = self.more > 0 and (not gate.fits(self.more, self.since) or gate.crowded)
+        if (forced and not force) or not self._secured(forced=forced):
             return False
-        self._open(need, lent, forced=not fits, measured=measured)
+        self._open(need, lent, forced=forced, measured=measured)
         return True
+
+    def _secured(self, *, forced: bool) -> bool:
+        """Promise the bytes in front of all other processes; False if one of them was faster."""
+        ledger = self._gate.ledger
+        if ledger.near is None or not self.more:
+            return True
+        if forced and not ledger.quiet_elsewhere(self.since):
+            return False
+        ledger.announce(self.more)
+        if ledger.quiet_elsewhere(self.since) if forced else self._gate.still_fits(self.more, self.since):
+            return True
+        ledger.announce()
+        return False
 
     def _passes(self) -> bool:
         """Tell whether the queue does not matter: for the call nothing is left to decide."""
@@ -92,7 +107,8 @@ class MemoryTicket:
         gate, ledger = self._gate, self._gate.ledger
         woken: Wake = ()
         with ledger.lock:
-            if (ledger.queue and not self._passes()) or not self.grant():
+            force = not ledger.queue and ledger.stuck(self.parent)
+            if (ledger.queue and not self._passes()) or not self.grant(force=force):
                 self.ahead = len(ledger.queue)
                 self._queued = True
                 gate.waiting += 1
@@ -130,23 +146,34 @@ class MemoryTicket:
     def due(self, now: float) -> float:
         """Return when to look again: after 50 ms, then in growing steps, at last every second.
 
-        The first in the queue sooner, if it is only kept out until it is seen what others take.
+        The first in the queue sooner, if it is only kept out until it is seen what others take, or if other processes
+        may give back what it waits for: those wake nobody here.
         """
         ledger = self._gate.ledger
-        if ledger.cautious and next(iter(ledger.queue), None) is self:
+        if next(iter(ledger.queue), None) is self and (ledger.cautious or ledger.promised_elsewhere):
             return now + SLICE
         return now + min(LAST_LOOK, max(FIRST_LOOK, now - self.since))
 
     def withdraw(self) -> Wake:
         """Leave the queue, or give back what was granted."""
         ledger = self._gate.ledger
+        if ledger.inside():  # the garbage collector ended the caller in the midst of something
+            ledger.left.append(self)
+            return ()
         self._leave()
-        permit, self._permit = self._permit, None
+        permit = self.drop()
         if permit is not None:
-            self._gate.forget(permit)
             return ledger.close(permit)
         with ledger.lock:
             return ledger.settle()
+
+    def drop(self) -> Reservation | None:
+        """Forget what was granted, and return it: the caller has gone."""
+        self._unqueue()
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self._gate.forget(permit)
+        return permit
 
     def late(self, now: float) -> MemoryPressureError:
         """Return the rejection of a caller who waited as long as it may."""
@@ -155,8 +182,11 @@ class MemoryTicket:
     def _leave(self) -> None:
         with self._gate.ledger.lock:
             self._gate.ledger.leave(self)
-            self._gate.waiting -= self._queued
-            self._queued = False
+            self._unqueue()
+
+    def _unqueue(self) -> None:
+        self._gate.waiting -= self._queued
+        self._queued = False
 
     def wake(self, woken: Wake) -> None:
         """Wake others; who looks for itself needs no waking."""

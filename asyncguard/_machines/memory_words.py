@@ -16,7 +16,10 @@ __all__ = ["Decision", "mebibytes", "refusal"]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A decision (admitted, waited, forced, rejected) and the level that binds. Sizes are bytes, `waited` seconds."""
+    """A decision (admitted, waited, forced, rejected) and the level that binds. Sizes are bytes, `waited` seconds.
+
+    `reserved` is promised in this process, `elsewhere` in those that share the level.
+    """
 
     decision: str
     level: Level | None
@@ -25,6 +28,7 @@ class Decision:
     running: int
     need: int
     waited: float
+    elsewhere: int = 0
 
     @property
     def used(self) -> int:
@@ -37,11 +41,14 @@ class Decision:
         return 0 if self.level is None else self.bounds.of(self.level) or 0
 
     def __str__(self) -> str:
+        promised = f"promised {mebibytes(self.reserved)} to {self.running} running calls"
+        if self.elsewhere:
+            promised += f" and {mebibytes(self.elsewhere)} in other processes"
         if self.level is None:
-            return f"nothing is limited, {mebibytes(self.reserved)} promised to {self.running} running calls"
+            return f"nothing is limited, {promised}"
         ceiling = self.bounds.ceiling(self.level, self.bounds.threshold)
         return (
-            f"used {mebibytes(self.used)}, promised {mebibytes(self.reserved)} to {self.running} running calls, "
+            f"used {mebibytes(self.used)}, {promised}, "
             f"{mebibytes(ceiling)} of {mebibytes(self.limit)} may be used ({self.level.name})"
         )
 

@@ -47,7 +47,8 @@ class MemoryProbe:
         self._root = Path(root)
         self._clock = clock
         self._address_space = address_space or _address_space
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may end a guarded call, which looks again, on the thread that reads.
+        self._lock = threading.RLock()
         self._said: set[str] = set()
         self._forget()
 
@@ -59,7 +60,7 @@ class MemoryProbe:
 
     def after_fork(self) -> None:
         """In a forked child: /proc/self means another process, and the lock may have been held."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._forget()
 
     def read(self) -> Reading:
@@ -85,9 +86,10 @@ class MemoryProbe:
     def _look_again(self) -> None:
         """Find our groups and their limits again; files of the groups that stay are kept."""
         known = {group.group: group for group in self._groups}
-        self._groups = [known.get(group) or _Group(group) for group in cgroup.groups(self._root)]
-        for group in self._groups:
+        found = [known.get(group) or _Group(group) for group in cgroup.groups(self._root)]
+        for group in found:
             group.limit = cgroup.limit_of(group.group)
+        self._groups = found
         if any(group.group.guessed for group in self._groups):
             self._say(
                 "asyncguard: the memory cgroup of this process is outside of what is mounted here; "
@@ -111,19 +113,28 @@ class MemoryProbe:
         try:
             virtual, resident, files = (int(pages) * _page() for pages in self._statm.read().split()[:3])
         except (OSError, ValueError):
-            return [Level(PROCESS, None, 0)]
-        levels = [Level(PROCESS, None, resident - files)]
+            return [Level(PROCESS, None, 0, own=True)]
+        levels = [Level(PROCESS, None, resident - files, own=True)]
         limit = self._address_space()
-        return levels if limit is None else [*levels, Level("address space", limit, virtual)]
+        return levels if limit is None else [*levels, Level("address space", limit, virtual, own=True)]
 
     def _nothing(self, why: str) -> Reading:
         self._say("asyncguard: the memory in use cannot be read (%s); only reservations are counted", why)
-        return Reading((Level(PROCESS, None, 0),), "none")
+        return Reading((Level(PROCESS, None, 0, own=True),), "none")
 
     def _say(self, message: str, *facts: object) -> None:
         if message not in self._said:
             self._said.add(message)
             logger.warning(message, *facts)
+
+    def container(self) -> Path | None:
+        """Return the group that this process shares with others: the innermost with a limit, else its own.
+
+        None before the first reading, and where there are no groups.
+        """
+        groups = self._groups
+        bound = next((group for group in groups if group.limit is not None), groups[0] if groups else None)
+        return None if bound is None else bound.group.path
 
     def describe(self) -> dict[str, object]:
         """Return where the limit comes from: source, level, limit, used, cgroup version and path, for `doctor`."""
@@ -200,7 +211,7 @@ def _from_psutil() -> Reading | None:
     except Exception:  # noqa: BLE001 - psutil raises all sorts of things in containers (psutil issues 313, 1010, 2319)
         return None
     used = machine.total - machine.available
-    return Reading((Level("machine", machine.total, used), Level(PROCESS, None, held)), "psutil")
+    return Reading((Level("machine", machine.total, used), Level(PROCESS, None, held, own=True)), "psutil")
 
 
 _shared: MemoryProbe | None = None

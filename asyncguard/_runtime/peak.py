@@ -27,10 +27,11 @@ class PeakMeter:
         self._start: int | None = None
         self._sampler: _Sampler | None = None
 
-    def start(self) -> None:
-        """Begin: forget the peak so far."""
+    def start(self) -> int | None:
+        """Begin: forget the peak so far. Returns the bytes held now, None if they cannot be read."""
         self._start = self._high_water() if self._reset() else None
         self._sampler = None if self._start is not None else _Sampler(process_bytes)
+        return self._start if self._sampler is None else self._sampler.level
 
     def stop(self) -> int | None:
         """Return the bytes between start and peak, None if they could not be measured."""
@@ -74,6 +75,11 @@ class _Sampler:
     def _run(self) -> None:
         while not self._over.wait(_STEP):
             self._peak = max(self._peak, self._read())
+
+    @property
+    def level(self) -> int | None:
+        """What was held at the start, None if that could not be read."""
+        return self._start or None
 
     def stop(self) -> int | None:
         self._over.set()

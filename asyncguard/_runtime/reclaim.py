@@ -1,10 +1,11 @@
 """Give memory back under pressure: caches first, then young garbage, then what the allocator keeps.
 
-From the first time on big blocks do not stay in the allocator at all.
+From the first time on, or the first measurement of a call, big blocks do not stay in the allocator at all.
 
-Never on the caller's thread: `malloc_trim` of a gigabyte takes 200 ms, but releases the GIL. A full `gc.collect()`
-holds it however it is called, stalls every thread for just as long, and frees nothing of an array; it is run only on
-request. At most 5 % of the time goes into this (as dask does with its collections), and it backs off while it is
+Never on the caller's thread: `malloc_trim` of a gigabyte takes 100 ms, but releases the GIL; only who asks the C
+allocator for more than a kilobyte meanwhile may wait for the heap that is being gone through. A full `gc.collect()`
+holds the GIL however it is called, stalls every thread for just as long, and frees nothing of an array; it is run only
+on request. At most 5 % of the time goes into this (as dask does with its collections), and it backs off while it is
 useless (as the OpenTelemetry collector does).
 """
 
@@ -22,7 +23,7 @@ from typing import Protocol
 from asyncguard._runtime.dispatch import logger
 from asyncguard._runtime.peak import process_bytes
 
-__all__ = ["Reclaimer", "Trimmable", "register_cache", "release_big_blocks", "shared", "trim_allocator"]
+__all__ = ["Reclaimer", "Trimmable", "collections", "register_cache", "release_big_blocks", "shared", "trim_allocator"]
 
 SHARE = 0.05
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -31,12 +32,22 @@ USEFUL = 0.05
 
 CACHE_FRACTION = 0.5
 YOUNG, ALL = 1, 2
+MOST_YOUNG = 30_000
+"""A young collection of more objects than this would hold the GIL for more than 10 ms."""
 
 M_MMAP_THRESHOLD = -3
 BIG_BLOCK = 1 << 20
 
 Report = Callable[[str, int, float], None]
 """Told after each step: the method (cache, gc, malloc_trim), the bytes freed, the seconds it took."""
+
+
+class Steps(Protocol):
+    """What a run does, in order: the name of each step and the step."""
+
+    def __call__(self, *, full: bool) -> Iterator[tuple[str, Callable[[], object]]]:
+        """`full`: whatever it costs."""
+        ...
 
 
 class Trimmable(Protocol):
@@ -58,12 +69,18 @@ def register_cache(cache: Trimmable) -> None:
 class Reclaimer:
     """Runs the steps on a thread of its own, one run at a time, as seldom as its results deserve.
 
-    `held` returns what the process holds in bytes, `clock` monotonic seconds.
+    `held` returns what the process holds in bytes, `clock` monotonic seconds, `steps` what is to be done.
     """
 
-    def __init__(self, held: Callable[[], int] = process_bytes, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        held: Callable[[], int] = process_bytes,
+        clock: Callable[[], float] = time.monotonic,
+        steps: Steps | None = None,
+    ) -> None:
         self._held = held
         self._clock = clock
+        self._steps = steps or _steps
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -88,16 +105,20 @@ class Reclaimer:
             return False
         return self._launch(functools.partial(_tidy, mark, done))
 
+    def prepare(self) -> None:
+        """Make measurements of calls worth something: what stays in the allocator looks like calls that take more."""
+        release_big_blocks()
+
     @property
     def busy(self) -> bool:
         """Whether a run is in progress."""
         return self._thread is not None
 
     def _launch(self, work: Callable[[], None]) -> bool:
-        with self._lock:
+        thread = threading.Thread(target=self._guarded, args=(work,), name="asyncguard-reclaim", daemon=True)
+        with self._lock:  # nothing is made in here: the garbage collector may come back in on this thread
             if self._thread is not None:
                 return False
-            thread = threading.Thread(target=self._guarded, args=(work,), name="asyncguard-reclaim", daemon=True)
             self._thread = thread
         try:
             thread.start()
@@ -119,9 +140,8 @@ class Reclaimer:
             self._thread = None
 
     def _run(self, report: Report, done: Callable[[int], object], *, full: bool) -> None:
-        release_big_blocks()
         before = held = self._held()
-        for method, step in _steps(full=full):
+        for method, step in self._steps(full=full):
             start = self._clock()
             step()
             now_held = self._held()
@@ -140,11 +160,29 @@ def _tidy(mark: Callable[[], int], done: Callable[[int], object]) -> None:
 
 
 def _steps(*, full: bool) -> Iterator[tuple[str, Callable[[], object]]]:
+    release_big_blocks()
     if _caches:
         yield "cache", _trim_caches
-    yield "gc", functools.partial(gc.collect, ALL if full else YOUNG)
+    yield from collections(full=full)
     if _malloc_trim() is not None:
         yield "malloc_trim", trim_allocator
+
+
+def collections(*, full: bool) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield the collection of garbage: all of it, or the young if there is not too much of it.
+
+    Where the collector is off, or was told to come seldom, everything that was ever made may count as young.
+    """
+    if full:
+        yield "gc", functools.partial(gc.collect, ALL)
+    elif young_objects() <= MOST_YOUNG:
+        yield "gc", functools.partial(gc.collect, YOUNG)
+
+
+def young_objects() -> int:
+    """Return about how many objects a young collection would go through."""
+    newest, collections_, _ = gc.get_count()
+    return newest + collections_ * gc.get_threshold()[0]
 
 
 def _trim_caches() -> None:

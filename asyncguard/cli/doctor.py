@@ -8,6 +8,7 @@ import platform
 import socket
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -84,17 +85,32 @@ def event_loops() -> Finding:
 
 
 def memory() -> Finding:
-    """The limit that binds this process, and where it comes from."""
+    """The limit that binds this process, where it comes from, and what is promised below it."""
     from asyncguard._runtime import memory_probe
 
-    facts = memory_probe.MemoryProbe().describe()
+    facts = memory_probe.shared().describe()
+    processes, promised = promised_by_others()
+    facts |= {"processes": processes, "promised": promised}
     limit, used = facts.get("limit"), facts.get("used")
     if not isinstance(limit, int) or not isinstance(used, int):
         text = "no limit found: memory_guard counts reservations only; give it limit="
         return Finding("memory", "note", text, facts)
     group = f"; we are in the cgroup (v{facts['cgroup_version']}) {facts['cgroup']}" if facts.get("cgroup") else ""
-    text = f"{_mib(used)} of {_mib(limit)} used; the limit is that of: {facts['level']}{group}"
+    text = (
+        f"{_mib(used)} of {_mib(limit)} used (source: {facts['source']}); the limit is that of: {facts['level']}{group}"
+    )
+    if processes:
+        text += f"; {processes} processes in it guard their memory and have promised {_mib(promised)}"
     return Finding("memory", "note" if limit - used < SMALL else "ok", text, facts)
+
+
+def promised_by_others() -> tuple[int, int]:
+    """Processes that guard their memory below the same limit as we, and the bytes that they have promised."""
+    from asyncguard._runtime import shared_ledger
+
+    ledger = shared_ledger.shared()
+    near = ledger.connect()
+    return (0, 0) if near is None else (ledger.processes(), near.elsewhere(time.monotonic()).promised)
 
 
 def _mib(size: int) -> str:

@@ -80,4 +80,3 @@ def _check_device(device: object) -> None:
         return
     if not isinstance(device, str) or not _DEVICE.fullmatch(device):
         raise checks.fail("device", device, "None, 'cuda' or 'cuda:<number>'")
-    raise NotImplementedError(f"device={device!r}: guarding the memory of a GPU is not there yet; leave device= out")

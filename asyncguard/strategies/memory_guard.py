@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from asyncguard import events
 from asyncguard._admission import AdmissionStrategy
 from asyncguard._machines import checks
+from asyncguard._machines.device_ledger import DeviceGate, DeviceLedger
 from asyncguard._machines.estimate import ArgumentBytes, Learner
 from asyncguard._machines.ledger import Ledger
 from asyncguard._machines.memory_gate import MemoryGate
 from asyncguard._machines.memory_words import mebibytes
 from asyncguard._runtime import clock as clocks
-from asyncguard._runtime import memory_probe, reclaim
+from asyncguard._runtime import memory_probe, reclaim, shared_ledger
 from asyncguard._runtime.peak import PeakMeter
 from asyncguard._strategy import PER_CALL
 from asyncguard._waiting import wake
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
     from asyncguard._machines.ledger import Reservation
     from asyncguard._machines.levels import Reading
     from asyncguard._machines.memory_words import Decision
-    from asyncguard._machines.partitions import PartitionBy
+    from asyncguard._machines.partition_keys import PartitionBy
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
     from asyncguard._runtime.colour import Kind
+    from asyncguard._runtime.gpu_memory import Gpu
+    from asyncguard._runtime.reclaim import Reclaimer
     from asyncguard._strategy import Mode, Strategy
     from asyncguard.events import Event
     from asyncguard.strategies._memory_options import Estimate
@@ -49,22 +52,36 @@ class MemoryGuard(AdmissionStrategy[MemoryGuardOptions, MemoryGate]):
 
     kind: ClassVar[str] = "memory_guard"
     rejection: ClassVar[str] = "memory"
+    shared: ClassVar[frozenset[str]] = frozenset(
+        {"threshold", "on_pressure", "resume", "initial_estimate", "limit", "min_free", "reclaim"}
+    )
+    fixed: ClassVar[dict[str, str]] = {
+        "share": "with whom a guard counts is decided when it is made",
+        "device": "each has a ledger of its own, and calls are in this one",
+    }
     detour = 0  # why a call cannot take the fast path; `special` is never 0, since calls show their reservations
+
+    def __init__(self, options: MemoryGuardOptions) -> None:
+        self._gpu = _gpu(options.device)  # which it is does not change when torch changes its current device
+        super().__init__(options)
 
     # --- the gate ---
 
     def new_gate(self, clock: Clock, partition: str) -> MemoryGate:
         """Build the gate of one partition; all share the ledger of the process."""
         real = clock is clocks.REAL
-        return MemoryGate(
-            ledger_of(clock),
+        gpu = self._gpu
+        ledger = ledger_of(clock, gpu)
+        self._share(ledger)
+        return (MemoryGate if gpu is None else DeviceGate)(
+            ledger,
             self.options.bounds,
             self._size(),
-            meter=_METER,
+            meter=_METER if gpu is None else gpu,
             name=f"{self.name}[{partition}]" if partition else self.name,
             waits=self.options.on_pressure == "wait",
             pressure=self._reclaim if real else _nothing,
-            tidy=self._tidy if real else _nothing,
+            tidy=self._tidy if real and gpu is None else _nothing,
         )
 
     def _size(self, learner: Learner | None = None) -> int | Learner | None:
@@ -72,6 +89,17 @@ class MemoryGuard(AdmissionStrategy[MemoryGuardOptions, MemoryGate]):
         if estimate == "auto":
             return learner or Learner(self.options.initial_estimate)
         return estimate if isinstance(estimate, int) else None
+
+    def _share(self, ledger: Ledger) -> None:
+        """Let all guards of the process count with the other processes, if one of them does."""
+        if self.options.share == "auto" and ledger.clock == clocks.REAL.now and ledger.connect is None:
+            ledger.share((shared_ledger.shared() if self._gpu is None else self._gpu.shared).connect)
+
+    def _changed(self, changes: dict[str, Any]) -> MemoryGuardOptions:
+        options = super()._changed(changes)
+        if options.initial_estimate != self.options.initial_estimate and self.options.estimate == "auto":
+            raise TypeError("initial_estimate of memory_guard cannot be changed: learning has begun with it")
+        return options
 
     def reconfigured(self) -> None:
         """Put the options in force for calls that come from now on; what was learned stays."""
@@ -81,8 +109,10 @@ class MemoryGuard(AdmissionStrategy[MemoryGuardOptions, MemoryGate]):
     def fill(self, request: Request) -> None:
         """Say who calls, and what the call needs: stated, or the size of its arguments as a hint."""
         estimate = self.live().estimate
-        request.owner = _memory_drivers.caller(ledger_of(clocks.current()))
+        request.owner = _memory_drivers.caller(ledger_of(clocks.current(), self._gpu))
         if estimate == "auto":
+            if self.options.reclaim is not False and clocks.current() is clocks.REAL:
+                self._reclaimer.prepare()
             request.cost = ArgumentBytes(argument_bytes(request.args, request.kwargs))
         elif callable(estimate):
             request.cost = _stated(estimate(*request.args, **request.kwargs))
@@ -113,7 +143,11 @@ class MemoryGuard(AdmissionStrategy[MemoryGuardOptions, MemoryGate]):
     def announce(self, site: Site, gate: MemoryGate, partition: str) -> None:
         """Tell what was decided."""
         while gate.news:
-            self._tell(site, gate.news.popleft(), partition)
+            news = gate.news.popleft()
+            if not isinstance(news, int):
+                self._tell(site, news, partition)
+            elif self.heard(site):
+                self._tell(site, gate.decided("admitted", news), partition)
 
     def admitted(self, site: Site, gate: MemoryGate, permit: Reservation) -> None:
         """Tell that a call was let in at once."""
@@ -145,27 +179,31 @@ class MemoryGuard(AdmissionStrategy[MemoryGuardOptions, MemoryGate]):
         lines: list[str] = []
         for gate in self.gates():
             need = gate.stated if gate.learner is None else gate.learner.need
-            size = "what it states" if gate.learner is None and need is None else _size_in_words(need)
             waiting = f", {gate.waiting} wait" if gate.waiting else ""
-            lines.append(f"{gate.decided('', need or 0)}{waiting}; a call takes {size}")
+            told = f"{gate.decided('', need or 0)}{waiting}; source {gate.ledger.source}"
+            lines.append(f"{told}; a call takes {_size_in_words(gate, need)}")
         return lines
 
     # --- giving memory back ---
 
     async def aclose(self) -> None:
         """Wait until memory that is being given back has been."""
-        while reclaim.shared().busy:
+        while self._reclaimer.busy:
             await clocks.library_sleep(0.01)
+
+    @property
+    def _reclaimer(self) -> Reclaimer:
+        return reclaim.shared() if self._gpu is None else self._gpu.reclaimer
 
     def _reclaim(self) -> None:
         if self.options.reclaim is not False:
             full = self.options.reclaim == "full"
-            reclaim.shared().ask(self._reclaimed, self._relieved, full=full)
+            self._reclaimer.ask(self._reclaimed, self._relieved, full=full)
 
     def _tidy(self) -> None:
         ledger = self.gate.ledger
         if self.options.reclaim is not False and not ledger.standing()[1]:
-            reclaim.shared().tidy(ledger.mark, ledger.trimmed)
+            self._reclaimer.tidy(ledger.mark, ledger.trimmed)
 
     def _reclaimed(self, method: str, freed: int, seconds: float) -> None:
         site = self.own_site()
@@ -173,16 +211,24 @@ class MemoryGuard(AdmissionStrategy[MemoryGuardOptions, MemoryGate]):
         self.emit(site, events.MemoryReclaimed(**facts, method=method, freed=freed, seconds=seconds))
 
     def _relieved(self, freed: int) -> None:
-        wake(self.gate.ledger.relieve(freed))
+        # What the allocator of a GPU gives back did not count as used.
+        wake(self.gate.ledger.relieve(freed if self._gpu is None else 0))
 
 
 def _nothing() -> None:
     """Do nothing: on a virtual clock no real memory is given back."""
 
 
-def _size_in_words(need: int | None) -> str:
-    """Return a size in words, or that it is not known."""
-    return "what is still to be learned" if need is None else mebibytes(need)
+def _size_in_words(gate: MemoryGate, need: int | None) -> str:
+    """Return the size of a call in words, and how far it is known."""
+    learner = gate.learner
+    if learner is None:
+        return "what it states" if need is None else mebibytes(need)
+    if need is None:
+        return "what is still to be learned"
+    trusted = "" if learner.window == math.inf else f", trusted for {learner.window:.0f} calls at once so far"
+    measured = learner.estimator.measured
+    return f"{mebibytes(need)}, " + (f"learned from {measured} calls{trusted}" if measured else "to be learned")
 
 
 def _stated(need: object) -> int:
@@ -192,14 +238,25 @@ def _stated(need: object) -> int:
 
 
 _METER = PeakMeter()
-_ledgers: weakref.WeakValueDictionary[int, Ledger] = weakref.WeakValueDictionary()
+_ledgers: weakref.WeakValueDictionary[tuple[int, int | None], Ledger] = weakref.WeakValueDictionary()
 
 
-def ledger_of(clock: Clock) -> Ledger:
-    """Return the ledger of this process: one on the real clock, and one for each virtual clock."""
+def ledger_of(clock: Clock, gpu: Gpu | None = None) -> Ledger:
+    """Return the ledger of this process for the machine or for a GPU: on the real clock, or on a virtual one."""
     # By id: the ledger keeps its clock alive, so the id cannot be used again while the ledger is there.
-    ledger = _ledgers.get(id(clock))
-    return ledger if ledger is not None else _ledgers.setdefault(id(clock), Ledger(_read, clock.now))
+    key = id(clock), None if gpu is None else gpu.index
+    ledger = _ledgers.get(key)
+    if ledger is not None:
+        return ledger
+    return _ledgers.setdefault(key, Ledger(_read, clock.now) if gpu is None else DeviceLedger(gpu.read, clock.now))
+
+
+def _gpu(device: str | None) -> Gpu | None:
+    if device is None:
+        return None
+    from asyncguard._runtime import gpu_memory
+
+    return gpu_memory.gpu(device)
 
 
 def _read() -> Reading:
@@ -241,8 +298,11 @@ def memory_guard(
     :param min_free: bytes that stay free below every limit, whatever the threshold says.
     :param reclaim: give memory back under pressure, on a thread: trim caches, collect young garbage, empty the
         allocator. "full" collects all garbage, which stalls every thread.
-    :param device: None; GPUs are to come.
-    :param share: "auto" or "process": today both mean one ledger for all guards of this process.
+    :param device: "cuda:0" or "cuda": guard the memory of this GPU instead of the machine's, as torch or the driver
+        (NVML) tells it. What is learned is what torch allocates. "cuda" is torch's current GPU if CUDA is in use by
+        now, else the first one.
+    :param share: "auto": the processes of a container count with what each of them has promised; "process": every
+        process for itself. A process counts with the others as soon as one of its guards does.
     :param partition: a callable on the arguments or a ContextVar: each partition (model, tenant) learns its own size.
 
     Raises MemoryPressureError, with `permanent` true if the call can never fit; BlockingWaitError if a sync caller

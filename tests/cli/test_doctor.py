@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from asyncguard._runtime import shared_ledger
 from asyncguard.cli import doctor
 from asyncguard.cli.main import main
 
@@ -40,6 +41,18 @@ def test_the_memory_limit_says_where_it_comes_from(capsys):
     facts = findings(capsys)[2]["memory"]["facts"]
     assert facts["source"] in {"cgroup", "system", "psutil"}
     assert facts["limit"] > facts["used"] > 0
+
+
+def test_what_other_processes_promise_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "promised_by_others", lambda: (3, 120 * 2**20))
+    found = findings(capsys)[2]["memory"]
+    assert (found["facts"]["processes"], found["facts"]["promised"]) == (3, 120 * 2**20)
+    assert "3 processes in it guard their memory and have promised 120 MiB" in found["text"]
+
+
+def test_processes_in_the_table_are_counted_without_ourselves(monkeypatch, tmp_path):
+    monkeypatch.setattr(shared_ledger, "_shared", shared_ledger.SharedLedger(lambda: "box", tmp_path))
+    assert doctor.promised_by_others() == (0, 0)
 
 
 def test_a_store_that_answers_is_fine(capsys, listening):

@@ -31,11 +31,13 @@ class Meter:
 
     def __init__(self) -> None:
         self.peak: int | None = 50
+        self.level: int | None = None
         self.running = False
 
-    def start(self) -> None:
+    def start(self) -> int | None:
         assert not self.running, "one measurement at a time"
         self.running = True
+        return self.level
 
     def stop(self) -> int | None:
         assert self.running, "nothing is being measured"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,17 +116,34 @@ def test_the_guess_grows_with_the_arguments_and_is_never_small() -> None:
     assert guess(100 * MIB) == 800 * MIB
 
 
-def end(learner: Learner, call: object, peak: int | None, now: float = 0.0) -> None:
-    learner.ends(call, peak, now, clean=True, alone=True, reserved=1000)
+@dataclass(eq=False)
+class Call:
+    need: int = 1000
+    clean: bool = True
+    alone: bool = True
+    level: int | None = None
+    company: int = 1
+    strangers: bool = False
+
+
+def end(learner: Learner, call: Call, peak: int | None, now: float = 0.0) -> None:
+    learner.ends(call, peak, now)
+
+
+def proven(learner: Learner, peak: int = 100) -> Learner:
+    """One that has seen enough calls to trust its estimate for any number at once."""
+    while learner.need is None or learner.window < math.inf:
+        end(learner, Call(), peak)
+    return learner
 
 
 def test_while_the_first_call_is_measured_the_others_are_told_to_wait() -> None:
-    learner, first = Learner(), object()
+    learner, first = Learner(), Call()
     assert learner.ask(0, 0.0, alone=True) == (LEAST_GUESS, True)
     learner.begins(first)
     assert learner.ask(0, 0.0, alone=False) == (None, False)
     end(learner, first, 100)
-    assert learner.ask(0, 0.5, alone=False) == (120, False)
+    assert learner.ask(0, 0.5, alone=False, free=False) == (240, False)
 
 
 def test_when_others_run_the_first_call_goes_by_a_guess() -> None:
@@ -139,16 +159,18 @@ def test_a_measurement_that_has_to_be_put_off_is_tried_again_soon() -> None:
 
 def test_after_good_measurements_the_next_one_comes_later_each_time() -> None:
     learner, pauses, now = Learner(), [], 0.0
+    proven(learner)
+    now = learner.measure_at
     for _ in range(8):
-        end(learner, object(), 100, now)
+        end(learner, Call(), 100, now)
         pauses.append(learner.measure_at - now)
         now = learner.measure_at
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
 
 
 def test_after_a_doubtful_measurement_the_next_one_comes_soon() -> None:
-    learner = Learner()
-    learner.ends(object(), 100, 50.0, clean=False, alone=True, reserved=1000)
+    learner = proven(Learner())
+    end(learner, Call(clean=False), 100, 50.0)
     assert learner.measure_at == pytest.approx(50.1)
 
 
@@ -156,26 +178,90 @@ def test_after_three_first_calls_that_failed_what_they_had_reserved_serves() -> 
     learner = Learner()
     for _ in range(3):
         assert learner.need is None
-        call = object()
+        call = Call()
         learner.begins(call)
         end(learner, call, None)
     assert learner.need == 1000
 
 
 def test_running_out_of_memory_makes_the_next_measurements_frequent_again() -> None:
-    learner, now = Learner(), 0.0
+    learner = proven(Learner())
     for _ in range(6):
-        end(learner, object(), 100, now)
+        end(learner, Call(), 100)
     learner.ran_out(500)
-    end(learner, object(), 100, now)
+    end(learner, Call(), 100)
     assert learner.measure_at == 1.0
 
 
 def test_a_forked_child_keeps_what_was_learned_and_waits_for_nobody() -> None:
     learner = Learner()
-    learner.begins(object())
+    learner.begins(Call())
     learner.after_fork()
     assert not learner.busy
-    end(learner, object(), 100)
+    end(learner, Call(), 100)
     learner.after_fork()
     assert learner.need == 120
+
+
+# --- a size learned from one call is trusted for two, then for four ... ---
+
+
+def test_the_window_doubles_with_each_measurement_that_agrees() -> None:
+    learner, windows = Learner(), []
+    for _ in range(7):
+        end(learner, Call(), 100)
+        windows.append(learner.window)
+    assert windows == [2, 4, 8, 16, 32, math.inf, math.inf]
+
+
+def test_while_there_is_a_window_whatever_can_be_measured_is() -> None:
+    learner = Learner()
+    end(learner, Call(), 100)
+    assert learner.measure_at == -math.inf, "nobody takes the fast path"
+    assert learner.ask(0, 0.0, alone=False, free=True) == (240, True)
+    assert learner.ask(0, 0.0, alone=False, free=False) == (240, False)
+
+
+def test_the_less_is_known_the_more_is_reserved() -> None:
+    learner, needs = Learner(), []
+    for _ in range(6):
+        end(learner, Call(), 100)
+        needs.append(learner.ask(0, 0.0, alone=False)[0])
+    assert needs == [240, 180, 150, 135, 128, 120]
+
+
+def test_calls_that_take_more_together_than_the_first_one_raise_the_estimate_and_keep_the_window() -> None:
+    learner = Learner()
+    end(learner, Call(level=1000), 100)
+    end(learner, Call(alone=False, level=1100, company=4), 700)  # 800 in all
+    assert (learner.need, learner.window) == (220, 2)
+    end(learner, Call(alone=False, level=1100, company=4), 700)
+    assert (learner.need, learner.window) == (220, 4)
+
+
+def test_calls_that_take_less_together_prove_the_estimate_and_do_not_lower_it() -> None:
+    learner = Learner()
+    end(learner, Call(level=1000), 100)
+    end(learner, Call(alone=False, level=1050, company=4), 100)
+    assert (learner.need, learner.window) == (120, 4)
+
+
+def test_what_ran_together_with_calls_of_other_functions_proves_nothing() -> None:
+    learner = Learner()
+    end(learner, Call(level=1000), 100)
+    end(learner, Call(alone=False, level=9000, company=1, strangers=True), 9000)
+    assert (learner.need, learner.window) == (120, 2)
+
+
+def test_where_the_level_is_not_known_the_peak_above_the_start_serves() -> None:
+    learner = Learner()
+    end(learner, Call(), 100)
+    end(learner, Call(alone=False, company=2), 600)
+    assert (learner.need, learner.window) == (330, 2)
+
+
+def test_a_call_that_fails_does_not_widen_the_window() -> None:
+    learner = Learner()
+    end(learner, Call(), 100)
+    end(learner, Call(), None)
+    assert learner.window == 2

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
 
 import pytest
 
 from asyncguard._machines.estimate import Learner
 from asyncguard._machines.gate import Request
 from asyncguard._machines.ledger import FRESH, MOST_PASSES, SLICE
-from asyncguard._machines.levels import PROCESS, Level
+from asyncguard._machines.levels import PROCESS, Level, Reading
 from asyncguard._machines.memory_ticket import MemoryTicket
 from asyncguard.errors import MemoryPressureError
 from tests.machines.memory_bench import LIMIT, Bench, Spot, empty
@@ -410,6 +412,32 @@ def test_two_callers_whose_calls_inside_wait_for_each_other_go_on() -> None:
     assert empty(bench.ledger)
 
 
+@pytest.mark.parametrize("door_held", [False, True])
+def test_a_call_inside_that_fits_goes_before_the_head_of_the_queue_is_forced_in(door_held: bool) -> None:
+    bench = Bench()
+    gate = bench.gate(None)
+    outer = bench.enter(gate, 400)
+    head = bench.wait(gate, 800)
+    head.passed = MOST_PASSES * door_held
+    inner = bench.enter(gate, 450, inside=outer)  # 400 of it are its caller's
+    assert not inner.forced
+    assert head.claim(bench.now) is None
+    for permit in (inner, outer):
+        gate.release(permit)
+    assert head.claim(bench.now) is not None
+
+
+def test_a_call_inside_is_forced_in_before_the_head_of_the_queue() -> None:
+    bench = Bench()
+    gate = bench.gate(None)
+    outer = bench.enter(gate, 400)
+    head = bench.wait(gate, 800)
+    bench.use(450)
+    inner = bench.enter(gate, 890, inside=outer)
+    assert inner.forced, "what its caller holds is free only when it is done"
+    assert head.claim(bench.now) is None
+
+
 def test_a_caller_that_is_gone_leaves_its_bytes_until_the_calls_inside_have_ended() -> None:
     bench = Bench()
     gate = bench.gate(None)
@@ -450,10 +478,49 @@ def test_the_first_call_runs_alone_and_those_that_come_meanwhile_wait_for_it() -
     bench.use(0, limit=1 << 30)
     first = bench.enter(gate)
     waiting = [bench.wait(gate) for _ in range(3)]
-    bench.meter.peak = 200 << 20
+    bench.meter.peak = 50 << 20
     assert bench.meter.running
-    assert bench.end(gate, first) == [ticket.spot for ticket in waiting]
-    assert bench.ledger.standing()[0] == 3 * 240 << 20
+    one, other, third = waiting
+    assert bench.end(gate, first) == [one.spot, other.spot, third.spot]
+    assert bench.ledger.standing() == (2 * 120 << 20, 2), "what one call has taken is trusted for two, with a margin"
+    assert third.claim(bench.now) is None
+    measured = one.claim(bench.now)
+    assert measured is not None
+    assert measured.measured
+    bench.meter.peak = 2 * 50 << 20
+    bench.end(gate, measured)
+    assert third.claim(bench.now) is not None
+
+
+def test_a_first_call_that_was_the_smallest_is_found_out_by_two_that_run_together() -> None:
+    bench = Bench()
+    gate = bench.gate(Learner(), threshold=1.0)
+    bench.use(0, limit=1 << 30)
+    bench.meter.level, bench.meter.peak = 1000, 100 << 20
+    bench.end(gate, bench.enter(gate))
+    one = bench.enter(gate)
+    bench.enter(gate)
+    assert gate.crowded
+    assert (one.company, one.alone, one.strangers) == (2, False, False)
+    bench.meter.peak = 600 << 20
+    bench.end(gate, one)
+    assert gate.learner.need == 330 << 20
+
+
+def test_calls_of_another_guard_do_not_count_as_calls_of_the_one_that_is_measured() -> None:
+    bench = Bench()
+    gate, known = bench.gate(Learner(), threshold=1.0), bench.gate(1 << 20)
+    bench.use(0, limit=1 << 30)
+    bench.end(gate, bench.enter(gate))
+    before = bench.enter(known)
+    one = bench.enter(gate)
+    assert (one.company, one.strangers) == (1, True)
+    bench.end(gate, one)
+    known.release(before)
+    two = bench.enter(gate)
+    assert not two.strangers
+    bench.enter(known)
+    assert (two.company, two.strangers) == (1, True)
 
 
 def test_the_need_is_asked_for_at_admission_and_not_when_queueing() -> None:
@@ -462,10 +529,24 @@ def test_the_need_is_asked_for_at_admission_and_not_when_queueing() -> None:
     gate = bench.gate(Learner(), threshold=1.0, resume=1.0)
     first = bench.enter(gate)
     waiting = [bench.wait(gate) for _ in range(10)]
-    bench.meter.peak = 400 << 20  # 480 MiB with the margin: two at once, not ten
+    bench.meter.peak = 200 << 20  # 240 MiB, and twice that as it is the first: two at once, not ten
     bench.end(gate, first)
     let_in = [ticket for ticket in waiting if ticket.claim(bench.now) is not None]
     assert len(let_in) == 2
+
+
+def test_of_the_calls_inside_that_wait_one_that_fits_goes_first_when_nothing_else_runs() -> None:
+    bench = Bench(used=100)
+    gate = bench.gate(None)
+    outer, stranger = bench.enter(gate, 400), bench.enter(gate, 200)
+    head = bench.wait(gate, 700)
+    head.passed = MOST_PASSES
+    first, second = bench.wait(gate, 890, inside=outer), bench.wait(gate, 500, inside=outer)
+    gate.release(stranger)
+    assert first.claim(bench.now) is None
+    permit = second.claim(bench.now)
+    assert permit is not None
+    assert not permit.forced
 
 
 def test_who_is_late_for_a_size_that_is_still_being_measured_is_told_so() -> None:
@@ -636,7 +717,7 @@ def test_quiet_moments_are_measured_ever_more_seldom() -> None:
             measured.append(round(bench.now - 100.0))
         bench.end(gate, permit)
         bench.now += 0.01
-    assert measured == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363]
+    assert measured == [0, 0, 0, 0, 0, 0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363]
 
 
 # --- fork, news, options in place ---
@@ -735,3 +816,66 @@ def test_other_options_hold_for_calls_that_come_from_now_on() -> None:
     assert bench.enter(gate).need == 100
     gate.release(permit)
     assert bench.ledger.standing()[0] == 100
+
+
+# --- the garbage collector ends abandoned calls on whatever thread it runs ---
+
+
+def without_hanging(work: Callable[[], object]) -> None:
+    """Run it on a thread, and fail if it waits for itself."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10.0)
+    assert not thread.is_alive(), "it waits for a lock that it holds"
+
+
+def test_a_call_that_ends_while_its_own_thread_is_in_the_ledger_hangs_nobody() -> None:
+    bench = Bench()
+    gate = bench.gate(500)
+    running = bench.enter(gate)
+    ticket = bench.wait(gate)
+
+    def collect() -> None:
+        with bench.ledger.lock:
+            assert gate.release(running) == ()
+
+    without_hanging(collect)
+    assert ticket.claim(bench.now) is not None, "at its next look"
+
+
+def test_a_call_that_ends_while_its_own_thread_reads_hangs_nobody() -> None:
+    bench = Bench()
+    gate = bench.gate(500)
+    abandoned = [bench.enter(gate)]
+    ticket = bench.wait(gate)
+    read = bench.read
+
+    def read_and_collect() -> Reading:
+        while abandoned:
+            gate.release(abandoned.pop())
+        return read()
+
+    bench.ledger._read = read_and_collect
+    bench.now += FRESH
+    without_hanging(lambda: bench.ledger.look(bench.now))
+    assert ticket.claim(bench.now) is not None
+
+
+def test_a_waiter_that_ends_while_another_is_being_let_in_is_not_let_in_any_more() -> None:
+    bench = Bench()
+    gate = bench.gate(400)
+    running = [bench.enter(gate), bench.enter(gate)]
+    first, abandoned = bench.wait(gate), bench.wait(gate)
+    size = gate.size
+
+    def size_and_collect(ticket: MemoryTicket) -> tuple[int | None, bool]:
+        if ticket is abandoned:
+            assert abandoned.withdraw() == ()
+        return size(ticket)
+
+    gate.size = size_and_collect  # type: ignore[method-assign]
+    without_hanging(lambda: [gate.release(each) for each in running])
+    assert first.claim(bench.now) is not None
+    assert bench.ledger.standing() == (400, 1)
+    assert not bench.ledger.queue
+    assert gate.waiting == 0

@@ -106,10 +106,10 @@ class Model:
         self.base = [min(max(b, u - self.promised()), u) for b, u in zip(before, self.used, strict=True)]
         self.held = [max(b, min(u, u - old)) for b, u in zip(self.base, self.used, strict=True)]
 
-    def grant(self, call: Call) -> bool:
+    def grant(self, call: Call, *, force: bool = False) -> bool:
         lent = min(call.need, self.spare(call))
         fits = lent == call.need or self.fits(call.need - lent)
-        if not fits and self.others(call):
+        if not fits and not force:
             return False
         call.state, call.lent, call.forced, call.slice = "runs", lent, not fits, self.slice
         return True
@@ -118,19 +118,41 @@ class Model:
         head: Call | None = None
         for call in self.queue():
             if head is not None and head.passed >= MOST_PASSES:
-                return
+                break
             if self.grant(call):
                 if head is not None:
                     head.passed += 1
             elif head is None:
                 head = call
+        self.go_on(head)
+
+    def go_on(self, head: Call | None) -> None:
+        """When nothing runs: one inside of a call that fits, else the first inside of a call, else the first."""
+        inner = [call for call in self.queue() if call.inside is not None and not self.others(call)]
+        first = [head] if head is not None and not self.others(head) else []
+        for call, force in [(call, False) for call in inner] + [(call, True) for call in (*inner, *first)]:
+            if self.grant(call, force=force):
+                return
+
+    def arrive_at_once(self, call: Call) -> bool:
+        """Who is inside of no call, finds nobody waiting and fits by the last reading needs no other."""
+        if call.inside is not None:
+            return False
+        self.look(anew=False)
+        if self.pressed or self.queue() or self.promised() + call.need > self.room(THRESHOLD):
+            return False
+        self.calls.append(call)
+        return self.grant(call)
 
     def arrive(self, call: Call) -> None:
+        if self.arrive_at_once(call):
+            return
         self.look(anew=True)
-        at_once = not self.queue() or call.need <= self.spare(call)
+        alone = not self.queue()
         self.calls.append(call)
         call.state = "arrives"
-        if at_once and self.grant(call):
+        force = alone and not self.others(call)
+        if (alone or call.need <= self.spare(call)) and self.grant(call, force=force):
             return
         call.state = "waits"
         self.settle()

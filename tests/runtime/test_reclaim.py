@@ -92,6 +92,28 @@ def test_all_garbage_is_collected_only_on_request(
     assert collected == [generation]
 
 
+@pytest.mark.parametrize(
+    ("count", "collects"), [((20_000, 0, 0), True), ((700, 10, 3), True), ((700_000, 0, 0), False)]
+)
+def test_a_young_generation_that_is_the_whole_heap_is_not_collected(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, count: tuple[int, int, int], collects: bool
+) -> None:
+    monkeypatch.setattr(gc, "get_count", lambda: count)
+    monkeypatch.setattr(gc, "collect", lambda generation: 0)
+    bench.ask()
+    assert ("gc" in [method for method, _ in bench.steps]) is collects
+    bench.steps.clear()
+    bench.now = 1000.0
+    bench.ask(full=True)
+    assert "gc" in [method for method, _ in bench.steps]
+
+
+def test_objects_that_wait_for_a_rare_collector_count_as_young(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "get_count", lambda: (100, 9, 0))
+    monkeypatch.setattr(gc, "get_threshold", lambda: (50_000, 20, 20))
+    assert reclaim.young_objects() == 450_100
+
+
 def test_at_most_a_twentieth_of_the_time_goes_into_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = use(bench, monkeypatch, frees=100)
     slow = cache.trim

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asyncguard._machines.levels import Level, Reading
-from asyncguard._runtime import memory_probe, reclaim
+from asyncguard._runtime import memory_probe, reclaim, shared_ledger
 
 LIMIT = 1000
 
@@ -35,9 +35,10 @@ class Machine:
 
     # the meter
 
-    def start(self) -> None:
+    def start(self) -> int | None:
         assert not self.measuring
         self.measuring = True
+        return None
 
     def stop(self) -> int | None:
         assert self.measuring
@@ -50,6 +51,9 @@ class NoReclaimer:
 
     busy = False
 
+    def prepare(self) -> None:
+        """Leave the allocator of the tests alone."""
+
     def ask(self, report: Any, done: Any, *, full: bool) -> bool:
         return False
 
@@ -57,13 +61,19 @@ class NoReclaimer:
         return False
 
 
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+def install(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Put a machine in place of this one, and start with an empty ledger."""
     made = Machine()
     module = importlib.import_module("asyncguard.strategies.memory_guard")
     monkeypatch.setattr(memory_probe, "_shared", made)
     monkeypatch.setattr(reclaim, "_shared", NoReclaimer())
+    monkeypatch.setattr(shared_ledger, "_shared", shared_ledger.SharedLedger(lambda: None))
     monkeypatch.setattr(module, "_METER", made)
     monkeypatch.setattr(module, "_ledgers", weakref.WeakValueDictionary())
     return made
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Put a machine in place of this one."""
+    return install(monkeypatch)

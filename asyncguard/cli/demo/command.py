@@ -79,12 +79,12 @@ async def _all(
     from asyncguard.cli.demo.progress import Progress
     from asyncguard.cli.demo.run import Settings, run
 
-    _leave_on_signals(signals)
+    leave_on_signals(signals)
     settings = Settings(seed=asked.seed, faults=asked.faults, keep=asked.keep)
     return [await run(settings, name, texts, Progress()) for name in names]
 
 
-def _leave_on_signals(signals: list[int]) -> None:
+def leave_on_signals(signals: list[int]) -> None:
     """The first signal cancels the run, which takes everything down; the supervisor does even if we are killed."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()

@@ -6,8 +6,8 @@ process it has started, with their descendants, and removes the temporary folder
 standard library alone (`python -I -S supervisor.py`), in one thread, so forking is safe and starting is quick.
 
 One JSON object a line. In: `{"op": "spawn", "argv", "log", "stop", "uid", "gid"}`, `{"op": "pause", "pid",
-"seconds"}`, `{"op": "keep"}`. Out: `{"folder"}` first, then `{"pid"}` or `{"error"}` for each spawn, and
-`{"exit", "code"}` for each child that ended.
+"seconds"}`, `{"op": "keep"}`, `{"op": "remove", "path"}` (an empty folder such as a cgroup, when all is over). Out:
+`{"folder"}` first, then `{"pid"}` or `{"error"}` for each spawn, and `{"exit", "code"}` for each child that ended.
 """
 
 from __future__ import annotations
@@ -83,7 +83,10 @@ class Supervisor:
         self.unread = b""
         self.stop_signals: dict[int, int] = {}
         self.resume_at: dict[int, float] = {}
-        self.operations: dict[str, Callable[..., None]] = {"spawn": self.spawn, "pause": self.pause, "keep": self.kept}
+        self.empty_folders: list[Path] = []
+        self.operations: dict[str, Callable[..., None]] = {
+            "spawn": self.spawn, "pause": self.pause, "keep": self.kept, "remove": self.remove,
+        }  # fmt: skip
 
     def say(self, **message: object) -> None:
         """Tell the demo, which may no longer be there."""
@@ -122,6 +125,10 @@ class Supervisor:
     def kept(self) -> None:
         """Leave the folder where it is when all is over."""
         self.keep = True
+
+    def remove(self, *, path: str) -> None:
+        """Remove an empty folder when all is over, if it is there then."""
+        self.empty_folders.append(Path(path))
 
     def resume_due(self) -> float | None:
         """Continue what was paused long enough; the seconds until the next one."""
@@ -165,6 +172,8 @@ class Supervisor:
         for pid in descendants(os.getpid()):
             send(signal.SIGKILL, pid)
         self._wait(1.0)
+        for empty in self.empty_folders:
+            _rmdir(empty)
         if not self.keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -174,6 +183,16 @@ class Supervisor:
         while descendants(os.getpid()) and time.monotonic() < until:
             time.sleep(0.01)
             self.reap()
+
+
+def _rmdir(folder: Path) -> None:
+    """A cgroup is busy for a moment after its last process has ended."""
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        if not folder.exists():
+            return
+        time.sleep(0.01)
 
 
 def wake_on_signals() -> int:
