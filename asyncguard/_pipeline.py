@@ -154,6 +154,10 @@ class Pipeline(Generic[TypeT]):
         if not callable(fn):
             raise TypeError(f"a pipeline calls a function: pipeline.call(fn, ...), got {fn!r}; leave its call to us")
         hidden = colour.kind_of(fn) != "async"
+        if kind == "sync" and not hidden:
+            raise TypeError(
+                f"{colour.name_of(fn)} is async, and call_sync awaits nothing: await pipeline.call(fn, ...)"
+            )
         target = None if self._keeps else self._chains[kind].target(fn)
         if target is not None:
             site = Site(self, target)

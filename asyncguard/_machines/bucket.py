@@ -84,21 +84,25 @@ class Bucket(Doors):
         # By our own clock as well: a late place was just timed anew from there, which is after the caller read its own.
         now_ns = self._tidy()
         table = place.table
+        if table is not self._table:
+            table.tidy(now_ns)
         table.update(place)
         if place.gone or (place.slot > now_ns and place.slot / SECOND > now):
             return None
         table.claim(place)
         # Those behind may have been moved forward since they set their timers: each wakes the next in line.
-        following = self._table.first()
+        following = table.first() or self._table.first()
         if not isinstance(following, Reservation):
             return NOBODY
-        self._table.update(following)
+        following.table.update(following)
         return (following.spot,) if following.told > following.slot / SECOND else NOBODY
 
     @alone
     def due(self, place: Reservation) -> float:
         """Return the time of a reservation in seconds."""
-        self._tidy()
+        now = self._tidy()
+        if place.table is not self._table:
+            place.table.tidy(now)
         place.table.update(place)
         place.told = place.slot / SECOND
         return place.told

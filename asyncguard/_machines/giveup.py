@@ -11,6 +11,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, Self, cast
 
+from asyncguard._machines.shape import look
+
 __all__ = ["GaveUp", "exhausted", "forget_frames", "leave_note", "withdraw_note"]
 
 PREFIX = "asyncguard.retry: "
@@ -92,7 +94,7 @@ def _family(error: BaseException, outer: BaseException | None, *, contexts: bool
 
 
 def _notes(error: BaseException) -> list[Any]:
-    notes: object = getattr(error, "__notes__", None)
+    notes: object = look(error, "__notes__")
     return cast("list[object]", notes) if isinstance(notes, list) else []
 
 

@@ -11,6 +11,7 @@ import math
 from typing import Literal, cast
 
 from asyncguard._machines.classify import TRANSIENT_KINDS
+from asyncguard._machines.shape import look
 from asyncguard.errors import RejectedError
 
 __all__ = ["Fate", "Race", "fate", "leave_note"]
@@ -106,7 +107,7 @@ class Race:
 
 def leave_note(error: BaseException, text: str) -> None:
     """Put our line on an error, in place of an earlier one: one instance may be raised again and again."""
-    notes: object = getattr(error, "__notes__", None)
+    notes: object = look(error, "__notes__")
     found = cast("list[object]", notes) if isinstance(notes, list) else []
     kept = [note for note in found if not (isinstance(note, str) and note.startswith(PREFIX))]
     # Not `error.add_note`: an exception may be a frozen dataclass, which refuses to be written to.

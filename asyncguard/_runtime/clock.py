@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from contextvars import Token
 
 
+_LONGEST = 1e9
+"""Seconds: thirty years. What is too long for the operating system would be an error, in place of a sleep."""
+
+
 class Clock(Protocol):
     """Time in seconds on a monotonic scale, randomness in 0..1, and sleeping in both colours.
 
@@ -67,7 +71,7 @@ class RealClock:
 
     def sleep_sync(self, seconds: float) -> None:
         """Block this thread."""
-        time.sleep(seconds)
+        time.sleep(min(seconds, _LONGEST))
 
     def __reduce__(self) -> str:
         return "REAL"

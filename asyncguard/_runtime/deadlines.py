@@ -13,8 +13,8 @@ import contextlib
 import math
 import sys
 import weakref
+from collections import deque
 from contextvars import Context, ContextVar
-from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,6 @@ from asyncguard._runtime.contexts import bring_back
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextvars import Token
-
-    Last = tuple[Callable[[], asyncio.AbstractEventLoop | None], int, "Expiries"]
 
 current_task = asyncio.current_task
 """With a loop, a dictionary's look; without one, Python 3.11 asks the kernel for the process's id each time."""
@@ -71,12 +69,16 @@ class Deadline:
     def close(self) -> None:
         """End it: nothing is bound by it any more."""
         self.open = False
+        self.outer = _first_open(self.outer)
         self.unset()
 
 
 def current() -> Deadline | None:
     """Return the innermost deadline that is still open, None if there is none."""
-    deadline = _current.get()
+    return _first_open(_current.get())
+
+
+def _first_open(deadline: Deadline | None) -> Deadline | None:
     while deadline is not None and not deadline.open:
         deadline = deadline.outer
     return deadline
@@ -125,16 +127,22 @@ class TaskDeadline(Deadline):
 
     def expire(self) -> None:
         """The moment has come: cancel the task."""
-        self.expired = True
-        self.tasks[self].cancel()
+        task = self.tasks.pop(self, None)
+        if task is not None:  # None: the collector has just ended its call, in another thread
+            self.expired = True
+            self.tasks = {self: task}  # its own, until it is unwound
+            task.cancel()
 
     def close(self) -> None:
         """End it: no timer, nothing inherited any more."""
         self.open = False
         if not self.expired:
             del self.tasks[self]
+        outer = self.outer
+        if outer is not None and not outer.open:  # else each of a chain of tasks keeps all those before it
+            outer = self.outer = _first_open(outer)
         if _current.get() is self:  # not where the garbage collector closes it, in some other context
-            _current.set(self.outer)
+            _current.set(outer)
 
     def take_back(self) -> None:
         """The function swallowed our cancellation and returned: the task is not being cancelled any more."""
@@ -191,16 +199,18 @@ _blank = TaskDeadline.__new__
 class Expiries:
     """The open deadlines of one constant duration, `seconds`, on one loop, in the order in which they expire.
 
-    A deadline that is over is taken out of `tasks`; the timer stays and is armed anew only when it fires.
+    A deadline that is over is taken out of `tasks`; the timer stays and is armed anew only when it fires. Nobody but
+    the timer, and so the loop, keeps it alive: it keeps tasks, and they keep the loop.
     """
 
-    __slots__ = ("_clock", "_loop", "armed", "seconds", "tasks")
+    __slots__ = ("__weakref__", "_clock", "_first", "armed", "loop", "seconds", "tasks")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None, clock: clocks.Clock, seconds: float) -> None:
-        self._loop: Callable[[], asyncio.AbstractEventLoop | None] = _no_loop if loop is None else weakref.ref(loop)
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: clocks.Clock, seconds: float) -> None:
+        self.loop: Any = loop
         self._clock = clock
         self.seconds = seconds
         self.tasks: dict[TaskDeadline, asyncio.Task[Any]] = {}
+        self._first: deque[TaskDeadline] = deque()  # the first of the tasks: each is copied once, not at every expiry
         self.armed = False
 
     def begin(self, task: asyncio.Task[Any]) -> TaskDeadline:
@@ -230,36 +240,38 @@ class Expiries:
 
     def arm(self, seconds: float) -> None:
         """Start the timer."""
-        loop = self._loop()
-        if loop is not None:
-            self.armed = True
-            # An empty context: the timer must not keep the values of whoever came first alive.
-            loop.call_later(max(0.0, seconds), self._fire, context=Context())
+        self.armed = True
+        # An empty context: the timer must not keep the values of whoever came first alive.
+        self.loop.call_later(max(0.0, seconds), self._fire, context=Context())
 
     def _fire(self) -> None:
         self.armed = False
-        now = self._clock.now()
-        for deadline in list(self.tasks):
-            if deadline.expired or not deadline.open:  # being unwound, or the collector ended its call in this loop
-                continue
-            if deadline.when > now:
+        now, first = self._clock.now(), self._first
+        while self.tasks:
+            if not first:
+                first.extend(self.tasks)
+            deadline = first[0]
+            if deadline.open and deadline.when > now:
                 self.arm(deadline.when - now)
                 return
+            first.popleft()
             deadline.expire()
+        first.clear()
 
 
-def _no_loop() -> None:
-    """Stand for a weak reference to no loop at all."""
+def _none() -> None:
+    """Stand for a weak reference to what is gone."""
 
 
 class LoopTimers:
     """The expiries of one duration, for each event loop; a loop that is gone takes its own along.
 
     Another duration needs other timers: in one list of two durations the shorter would be late. `last` is a weak
-    reference to the loop asked for last, the thread in which it ran, and its expiries: the hot path looks there first.
+    reference to the expiries asked for last: the hot path looks there first. Whether their loop runs here, and not
+    just now in another thread, it tells by its `_thread_id`; uvloop does not tell, so it is never there.
     """
 
-    __slots__ = ("__weakref__", "_by_loop", "_clock", "last", "seconds")
+    __slots__ = ("__weakref__", "_by_loop", "_clock", "_recent", "last", "seconds")
 
     def __init__(self, clock: clocks.Clock, seconds: float) -> None:
         self._clock = clock
@@ -268,15 +280,21 @@ class LoopTimers:
 
     def after_fork(self) -> None:
         """Forget all loops: those of the parent do not run here."""
-        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Expiries] = weakref.WeakKeyDictionary()
-        self.last: Last = (_no_loop, 0, Expiries(None, self._clock, self.seconds))
+        # By the identity of the loop, which lives as long as its expiries.
+        self._by_loop: weakref.WeakValueDictionary[int, Expiries] = weakref.WeakValueDictionary()
+        self._recent: Callable[[], Expiries | None] = _none
+        self.last: Callable[[], Any] = _none  # Any: the hot path looks at None only once
 
     def of(self, loop: asyncio.AbstractEventLoop) -> Expiries:
         """Return the expiries of the loop that runs in this thread."""
-        expiries = self._by_loop.get(loop)
+        expiries = self._recent()
+        if expiries is not None and expiries.loop is loop:
+            return expiries
+        expiries = self._by_loop.get(id(loop))
         if expiries is None:
-            expiries = self._by_loop[loop] = Expiries(loop, self._clock, self.seconds)
-        self.last = (weakref.ref(loop), get_ident(), expiries)
+            expiries = self._by_loop[id(loop)] = Expiries(loop, self._clock, self.seconds)
+        self._recent = weakref.ref(expiries)
+        self.last = self._recent if hasattr(loop, "_thread_id") else _none
         return expiries
 
 

@@ -116,6 +116,6 @@ def in_thread(strategy: Timeout, fn: Call, site: Site, args: Any, kwargs: Any) -
 def _wait_for(work: _Work, deadline: Deadline) -> None:
     clock = clocks.current()
     if clock is clocks.REAL:
-        work.done.wait(max(0.0, deadline.when - clock.now()))
+        work.done.wait(max(0.0, min(deadline.when - clock.now(), threading.TIMEOUT_MAX)))
     else:  # virtual time does not pass for a thread
         work.done.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -121,7 +121,7 @@ class Bulkhead(AdmissionStrategy[BulkheadOptions, Slots | WeightedSlots]):
 
 
 def _priority(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise checks.wrong_type("what priority= returns", value, "a finite number")
     return float(value)
 

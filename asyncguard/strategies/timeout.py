@@ -99,15 +99,16 @@ class Timeout(Transparent[TimeoutOptions, LoopTimers]):
         async def timed(*args: Any, **kwargs: Any) -> Any:
             if strategy.special:
                 return await _unusual(strategy, fn, site, args, kwargs)
-            last, thread, expiries = strategy.core.last
-            loop = last()
-            task = current_task(loop) if loop is not None and thread == get_ident() else None
+            expiries = strategy.core.last()
+            task = None
+            if expiries is not None and expiries.loop._thread_id == get_ident():  # noqa: SLF001 - nothing else tells it
+                task = current_task(expiries.loop)
             if task is None:
                 task = running_task()
                 if task is None:
                     return await _on_trio(strategy, fn, site, args, kwargs)
                 expiries = strategy.core.of(task.get_loop())
-            deadline = expiries.begin(task)
+            deadline = expiries.begin(task)  # pyright: ignore[reportOptionalMemberAccess] # where there is a task
             if deadline.inherited:
                 strategy.refuse_late(site, deadline)
             try:

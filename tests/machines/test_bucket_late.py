@@ -190,3 +190,35 @@ def test_one_rate_times_as_the_same_rate_given_twice(steps, text):
         for one, two in waiting:
             assert one.due(0.0) == two.due(0.0)
         assert buckets[0].wait(1) == buckets[1].wait((1, 1))
+
+
+@given(st.integers(3, 8), st.integers(0, 5), st.lists(st.integers(50_000, 1_500_000), min_size=60, max_size=60))
+def test_who_waited_when_the_rates_changed_still_starts_first_come_first_served(waiters, change, pauses):
+    """Waiters of before look at their own table: it has to be put off for late ones like any other."""
+    clock = Clock()
+    bucket = Bucket([Rate("2000/s burst 1")], clock)
+    bucket.take()
+    woken = [WokenSpot() for _ in range(waiters)]
+    waiting = {number: bucket.admit(Request(spot, 1e9, cost=1)) for number, spot in enumerate(woken)}
+    due = {number: place.due(clock.now / 1e9) for number, place in waiting.items()}
+    order = []
+    for step, pause in enumerate(pauses):
+        if step == change:
+            bucket.configure([Rate("1000/s burst 1")])
+        ready = [each for each in waiting if due[each] * 1e9 <= clock.now or woken[each].called]
+        for number in sorted(ready, key=due.get):
+            woken[number].called = False
+            if waiting[number].claim(clock.now / 1e9) is None:
+                due[number] = waiting[number].due(clock.now / 1e9)
+            else:
+                order.append(number)
+                del waiting[number]
+        clock.now += pause
+    assert order == sorted(order)
+
+
+class WokenSpot(Spot):
+    called = False
+
+    def wake(self) -> None:
+        self.called = True
