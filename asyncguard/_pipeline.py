@@ -15,7 +15,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from asyncguard._order import Misplaced, harmful_pairs, reason_at
-from asyncguard._runtime import colour, streams
+from asyncguard._runtime import callers, colour, streams
 from asyncguard._runtime.chains import Chains, Target
 from asyncguard._strategy import Strategy, Transparent, everything
 
@@ -326,9 +326,9 @@ def _guarded(outer: Pipeline, fn: Any) -> Any:
             partition=outer.partition or inner.partition,
             stream=outer.stream or inner.stream,
         )
-    _warn_about_order(outer, pipeline)
     kind = colour.kind_of(original)
     site = Site(pipeline, original)
+    _warn_about_order(outer, site)
     wrapper = pipeline.build(_opening(original, kind, pipeline), kind, site)
     if wrapper is original:  # an empty pipeline
         return original
@@ -342,12 +342,12 @@ def _opening(fn: Callable[..., Any], kind: colour.Kind, pipeline: Pipeline) -> C
     return streams.opening(fn) if pipeline.stream and kind == "async" else fn
 
 
-def _warn_about_order(outer: Pipeline, pipeline: Pipeline) -> None:
+def _warn_about_order(outer: Pipeline, site: Site) -> None:
     """Warn of harmful pairs that the strategies now added make with those inside; older pairs were warned of."""
     new = len(outer)
-    for misplaced in harmful_pairs(tuple(pipeline)):
+    for misplaced in harmful_pairs(tuple(site.pipeline)):
         if misplaced.outer < new:
-            warnings.warn(str(misplaced), Misplaced.Warning, stacklevel=5)
+            warnings.warn(f"{site.name}: {misplaced}", Misplaced.Warning, stacklevel=callers.stacklevel())
 
 
 def sites_of(strategy: AnyStrategy) -> list[Site]:

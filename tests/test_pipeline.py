@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -344,3 +345,19 @@ def test_calling_through_a_pipeline_says_what_it_takes():
     with pytest.raises(TypeError, match=r"a pipeline calls a function: pipeline.call\(fn, ...\), got <coroutine"):
         asyncio.run(pipeline.call(coroutine))
     coroutine.close()
+
+
+def test_a_warning_about_order_names_the_function_and_points_at_its_decorator():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")  # once for each line: both functions have one of their own
+
+        @ag.bulkhead(2)
+        @ag.retry()
+        def one(): ...
+
+        @ag.bulkhead(2)
+        @ag.retry()
+        def two(): ...
+
+    assert [Path(each.filename).name for each in caught] == [Path(__file__).name] * 2
+    assert [f".{name}: " in str(each.message) for name, each in zip(("one", "two"), caught, strict=True)] == [True] * 2

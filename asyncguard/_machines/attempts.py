@@ -143,7 +143,9 @@ class Attempts:
             return wanted
         least = _THROTTLED_FROM if kind == "throttle" else 0.0
         backoff = self._policy.backoff
-        self._previous = backoff.delay(self.number, self._previous, self._random, least)
+        # A guard further inside says when to come back: that it said so often is no sign of a worse dependency.
+        number = 1 if kind == "rejected" and asked else self.number
+        self._previous = backoff.delay(number, 0.0 if number == 1 else self._previous, self._random, least)
         if not asked:
             return self._previous
         spread = 0.0 if backoff.jitter == "none" else asked * _SPREAD * self._random()

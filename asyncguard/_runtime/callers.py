@@ -23,6 +23,14 @@ def frames(owner: object) -> Iterator[FrameType]:
         frame = None if frame is outermost else frame.f_back
 
 
+def stacklevel() -> int:
+    """Return the `stacklevel` with which a warning of our caller points at the code that uses asyncguard."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "asyncguard":
+        frame, level = frame.f_back, level + 1
+    return max(1, level)
+
+
 def _outermost(owner: Any) -> FrameType | None:
     """Return the outermost frame of a task: asyncio's gives its coroutine, trio's has it, a thread has none."""
     get = getattr(owner, "get_coro", None)

@@ -25,7 +25,7 @@ __all__ = ["Checks", "ValidateInputOptions", "mapping", "plan_for"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidateInputOptions(Options):
-    """The options of `validate_input`. Without `rules` and `returns`, the rules come from the hints of the function."""
+    """The options of `validate_input`. Without `rules`, those of the parameters come from the hints of the function."""
 
     rules: Mapping[str, Any] = field(default_factory=dict[str, Any])
     returns: Any = NOTHING
@@ -98,13 +98,14 @@ def plan_for(function: Call, options: ValidateInputOptions) -> Plan | None:
     Raises TypeError for a rule on a parameter that the function does not have.
     """
     result = None if options.returns is NOTHING else options.returns
-    if options.rules or result is not None:
-        return Plan(function, options.rules, result)
-    rules = rules_from_hints(function, final=False)
-    return None if rules is None else Plan(function, rules, None)
+    rules = options.rules or rules_from_hints(function, final=False)
+    return None if rules is None else Plan(function, rules, result)
 
 
 def final_plan(function: Call, options: ValidateInputOptions) -> Plan:
     """Return the plan; a hint that still cannot be read is left out, with a warning."""
     plan = plan_for(function, options)
-    return Plan(function, rules_from_hints(function, final=True) or {}, None) if plan is None else plan
+    if plan is not None:
+        return plan
+    result = None if options.returns is NOTHING else options.returns
+    return Plan(function, rules_from_hints(function, final=True) or {}, result)

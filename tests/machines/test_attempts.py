@@ -274,3 +274,10 @@ def test_without_a_maximum_only_the_deadline_ends_it():
     machine = attempts(10_000, max_retries=None)
     assert machine.failed(TimeoutError(), now(left=30.0)).reason == ""
     assert machine.failed(TimeoutError(), now(left=0.0)).reason == "deadline"
+
+
+def test_a_refusal_that_says_when_to_come_back_does_not_grow_the_pause():
+    machine = attempts(retry_rejected=True, max_retries=9)
+    full = errors.BulkheadFullError("full", retry_after=0.01)
+    assert [machine.failed(full, now()).delay for _ in range(5)] == [0.5] * 5
+    assert machine.failed(ConnectionError(), now()).delay == 0.5 * 2**5, "a failure of the dependency does"

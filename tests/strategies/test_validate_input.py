@@ -597,3 +597,15 @@ def test_a_guarded_function_that_is_gone_leaves_nothing_behind() -> None:
 def test_a_rule_for_a_parameter_called_name_is_told_where_it_goes():
     with pytest.raises(TypeError, match=r'the rule of a parameter "name" goes into \{"name": rule\}'):
         validate_input(name=Keys("first"))
+
+
+def test_a_rule_for_the_result_alone_leaves_the_hints_in_force():
+    @validate_input(returns=float)
+    def half(x: Annotated[int, annotated_types.Ge(0)]) -> Any:
+        return x / 2 if x != 8 else "four"
+
+    assert half(3) == 1.5
+    with pytest.raises(InputValidationError):
+        half(-1)
+    with pytest.raises(InputValidationError):
+        half(8)
