@@ -59,7 +59,7 @@ def one_run(mode: str, processes: int, calls: int, seed: int) -> dict[str, Any]:
         said = [json.loads(one.text.splitlines()[-1]) for one in ended if one.status == 0]
         seconds = None if killed else max(one["seconds"] for one in said)
         peak = round(group.peak / MIB)
-        return {"killed": killed, "oom_kill": group.oom_kills, "peak": peak, "seconds": seconds}
+        return {"killed": killed, "oom_kill": group.kills, "peak": peak, "seconds": seconds}
 
 
 def survival(runs: int, calls: int) -> dict[str, list[dict[str, Any]]]:

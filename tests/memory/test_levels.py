@@ -41,7 +41,7 @@ def test_page_cache_is_not_used(tmp_path: Path) -> None:
         assert facts["with_cache"] > 0.9 * LIMIT, "the group is full of page cache"
         assert facts["used"] < 0.3 * LIMIT
         assert facts["decisions"] == ["admitted"] * 4
-        assert group.oom_kills == 0
+        assert group.kills == 0
 
 
 def test_shared_memory_is_used() -> None:
@@ -59,4 +59,4 @@ def test_when_nine_tenths_have_leaked_calls_are_made_one_at_a_time() -> None:
     with box(LIMIT) as group:
         facts = done(group.run(["level_job.py", "leaked", "20"])[0])
         assert (facts["most"], facts["decisions"], facts["made"]) == (1, ["forced"], 20)
-        assert group.oom_kills == 0
+        assert group.kills == 0
