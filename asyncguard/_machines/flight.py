@@ -106,11 +106,11 @@ class Flights:
         A new flight belongs to `work`, or to one of its own, which is `kept` or not. `anew` begins a new flight even if
         one is under way; so does one whose work is dead. What such a superseded flight brings goes to those who wait
         for it and is not stored.
-        Raises CircularWaitError if `inside`, the work that asks, would wait for itself.
+        Raises CircularWaitError if `inside`, the work that asks, would wait for itself; without a waiter nobody waits.
         """
         with self._lock:
             flight, new = self.table.get(key), False
-            if flight is not None and inside is not None:
+            if flight is not None and inside is not None and (waiter is not None or anew):
                 circles.refuse(inside, flight)
             if flight is None or anew or not flight.work.alive():
                 if flight is not None:
@@ -129,6 +129,7 @@ class Flights:
                 return None
             if flight.state is not _RUNNING or flight.work.kept:
                 return None
+            flight.void = True  # what it still brings is from before whatever comes now, and perhaps only half done
             self._end(flight, State.ABANDONED)
             return None if flight.work.running else flight.work
 

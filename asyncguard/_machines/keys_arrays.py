@@ -12,6 +12,7 @@ from typing import Any
 
 from asyncguard._machines import digests
 from asyncguard._machines.keys_base import Digest, Freeze, Freezer, UnkeyableError
+from asyncguard._machines.owners import without_kept
 
 _NUMBERS = "biufc"  # the kinds of dtypes whose arrays export their buffer
 _PADDED = "gG"  # long doubles
@@ -51,7 +52,7 @@ def _numpy(kind: type, numpy: Any, freeze: Freeze, function: Callable[[], Digest
         return lambda value: _masked(value, kind, numpy, freeze)
     if kind in {numpy.ndarray, numpy.matrix, numpy.memmap, numpy.recarray}:
         return _plain(kind, freeze, function)
-    return lambda value: (_array(value, kind, freeze, function), freeze(getattr(value, "__dict__", None)))
+    return lambda value: (_array(value, kind, freeze, function), freeze(without_kept(getattr(value, "__dict__", None))))
 
 
 def _masked(value: Any, kind: type, numpy: Any, freeze: Freeze) -> Hashable:

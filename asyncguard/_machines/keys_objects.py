@@ -10,6 +10,7 @@ from typing import Any
 
 from asyncguard._machines import equals
 from asyncguard._machines.keys_base import Digest, Freeze, Freezer
+from asyncguard._machines.owners import state_of
 
 
 class _Missing:
@@ -45,7 +46,7 @@ def fields(kind: type, freeze: Freeze, _function: Callable[[], Digest]) -> Freez
 
     def freezer(value: Any) -> Hashable:
         content = tuple([freeze(getattr(value, name, _Missing)) for name in names])
-        return (kind, content) if complete else (kind, content, freeze(object.__getstate__(value)))
+        return (kind, content) if complete else (kind, content, freeze(state_of(value)))
 
     return freezer
 
@@ -89,11 +90,11 @@ def subclass(kind: type[Any], base: type, freezer: Freezer, freeze: Freeze) -> F
     """Return the freezer of a subclass of a builtin: its class, its content, and what else the object holds."""
     ordered, factory = issubclass(kind, OrderedDict), issubclass(kind, defaultdict)
     if ordered:
-        return lambda value: (kind, freeze(tuple(value.items())), freeze(object.__getstate__(value)))
+        return lambda value: (kind, freeze(tuple(value.items())), freeze(state_of(value)))
     exactly = _EXACTLY.get(base, _itself)
 
     def freeze_subclass(value: Any) -> Hashable:
-        state = object.__getstate__(value)
+        state = state_of(value)
         return (kind, freezer(exactly(value)), freeze((value.default_factory, state) if factory else state))
 
     return freeze_subclass

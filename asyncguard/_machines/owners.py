@@ -91,3 +91,19 @@ def kept_on(owner: object) -> dict[Hashable, Any] | None:
             kept.pop(_ATTRIBUTE, None)
         held = cast("_Held", kept.setdefault(_ATTRIBUTE, made))
     return held.by_key
+
+
+def without_kept(attributes: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the attributes of an object without what is kept on it for us: that is no part of what it is."""
+    if not attributes or _ATTRIBUTE not in attributes:
+        return attributes
+    return {name: each for name, each in attributes.items() if name != _ATTRIBUTE}
+
+
+def state_of(value: object) -> object:
+    """Return what `object.__getstate__` does, without what is kept on the object for us."""
+    state: Any = object.__getstate__(value)
+    if type(state) is not tuple:
+        return without_kept(state) or None
+    attributes, slots = cast("tuple[Any, Any]", state)
+    return (without_kept(attributes) or None, slots)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from asyncguard._machines.flight import Flight, Flights, State, Work
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import deadlines, flight_context, flights
-from asyncguard._runtime.parking import ThreadSpot
+from asyncguard._runtime.parking import AsyncSpot, ThreadSpot, async_spot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,17 +25,23 @@ Ended: TypeAlias = "Callable[[BaseException | None], None]"
 
 
 class ThreadHandle:
-    """A thread. It cannot be cancelled; `until` is when nobody counts on it any more."""
+    """A thread, None while none is free. It cannot be cancelled; after `limit` seconds nobody counts on it."""
 
     __slots__ = ("_thread", "_until")
 
-    def __init__(self, until: float = math.inf) -> None:
-        self._thread = threading.current_thread()
-        self._until = until
+    def __init__(self, thread: threading.Thread | None, limit: float = math.inf) -> None:
+        self._thread = thread
+        self._until = math.inf if limit == math.inf else clocks.current().now() + limit
 
     def alive(self) -> bool:
         """Tell whether an answer may still come."""
-        return self._thread.is_alive() and (self._until == math.inf or clocks.current().now() < self._until)
+        begun = self._thread is None or self._thread.is_alive()
+        return begun and (self._until == math.inf or clocks.current().now() < self._until)
+
+    def left(self) -> float:
+        """Return for how long it is worth waiting; on a virtual clock, which waiting would move, until it has ended."""
+        clock = clocks.current()
+        return self._until - clock.now() if clock is clocks.REAL else math.inf
 
     def cancel(self) -> None:
         """Do nothing: the thread works on and its result is not used."""
@@ -43,7 +49,7 @@ class ThreadHandle:
 
 def lead(work: Work, run: Job, ended: Ended) -> None:
     """Run `run()` in this thread, in a context like that of a flight in a loop; see `flights.start`."""
-    work.handle = ThreadHandle()
+    work.handle = ThreadHandle(threading.current_thread())
     _run(flight_context.own(work), run, ended)
 
 
@@ -63,12 +69,17 @@ def wait(table: Flights, waited_for: Sequence[Flight], spot: ThreadSpot) -> bool
                 left = deadlines.remaining()
                 if left == 0.0:
                     return False
-                spot.wait(math.inf if left is None else left)
+                spot.wait(min(math.inf if left is None else left, _patience(flight.work)))
                 if flight.state is State.RUNNING and not flight.work.alive():
                     flights.wake(table.lost(flight))
     finally:
         flights.leave(table, waited_for, spot)
     return True
+
+
+def _patience(work: Work) -> float:
+    handle = work.handle
+    return handle.left() if isinstance(handle, ThreadHandle) else math.inf
 
 
 class Background:
@@ -81,13 +92,15 @@ class Background:
         self._lock = threading.Lock()
         self._jobs: deque[tuple[Job, Ended]] = deque()
         self._threads: set[threading.Thread] = set()
+        self._closing: list[AsyncSpot] = []  # who waits until no thread is left
 
     def submit(self, work: Work, run: Job, ended: Ended, limit: float) -> None:
         """Run `run()` in a thread when one is free; if too many wait already, it is lost at once."""
         context = flight_context.own(work)
+        work.handle = ThreadHandle(None, limit)
 
         def job() -> None:
-            work.handle = ThreadHandle(clocks.current().now() + limit)
+            work.handle = ThreadHandle(threading.current_thread(), limit)
             deadlines.Deadline(limit, clocks.current().now()).set()
             run()
 
@@ -118,14 +131,24 @@ class Background:
             if self._jobs and threading.main_thread().is_alive():
                 return self._jobs.popleft()[0]
             self._threads.discard(threading.current_thread())
-            return None
+            over = [] if self._threads else self._closing
+            self._closing = [] if over else self._closing
+        flights.wake(over)
+        return None
 
-    def close(self) -> None:
-        """Drop what waits and wait for what runs."""
+    async def aclose(self) -> None:
+        """Drop what waits, and wait for what runs without blocking the loop, which it may need."""
         with self._lock:
-            dropped, threads = list(self._jobs), list(self._threads)
+            dropped = list(self._jobs)
             self._jobs.clear()
         for _, ended in dropped:
             ended(None)
-        for thread in threads:
-            thread.join()
+        spot = async_spot()
+        while self._joined(spot):
+            await spot.wait(math.inf)
+
+    def _joined(self, spot: AsyncSpot) -> bool:
+        with self._lock:
+            if self._threads:
+                self._closing.append(spot)
+            return bool(self._threads)

@@ -62,7 +62,7 @@ class SafeCodec:
         if codec == ARRAY:
             return _arrays.unpack(payload)
         if codec in {TYPED, TYPED_JSON}:
-            return self._validated(codec, _packed.unpack(payload))
+            return self._validated(_packed.unpack(payload))
         raise ValueError(f"unknown codec {codec}")
 
     def _typed(self, value: Any) -> tuple[int, bytes]:
@@ -70,7 +70,7 @@ class SafeCodec:
         for codec in (TYPED, TYPED_JSON):
             try:
                 payload = self._dumped(codec, value)
-                if self._validated(codec, _packed.unpack(payload)) == value:
+                if self._validated(_packed.unpack(payload)) == value:
                     return codec, payload
             except Exception as error:  # noqa: BLE001 - pydantic, and code of the user's
                 reasons.append(error)
@@ -81,8 +81,7 @@ class SafeCodec:
         mode: Literal["python", "json"] = "python" if codec == TYPED else "json"
         return _packed.pack(self._by_type().dump_python(value, mode=mode, warnings="error"))
 
-    def _validated(self, codec: int, plain: Any) -> Any:
-        del codec
+    def _validated(self, plain: Any) -> Any:
         return self._by_type().validate_python(plain)
 
     def _by_type(self) -> TypeAdapter[Any]:

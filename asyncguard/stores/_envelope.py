@@ -51,7 +51,7 @@ def pack(  # noqa: PLR0913 - what is in an envelope
     key: str, codec: int, payload: bytes, *, created: float, ttl: float, took: float, form: int = 0
 ) -> bytes:
     """Return the envelope of a value."""
-    spans = (int(created * _UNIT), min(_MOST, int(ttl * _UNIT)), min(_MOST, int(took * _UNIT) + 1))
+    spans = (int(created * _UNIT), int(min(_MOST, ttl * _UNIT)), int(min(_MOST, took * _UNIT + 1)))
     fields = _FIELDS.pack(_MAGIC, form, codec, *spans)
     return b"".join((fields, _checksum(key, fields, payload), payload))
 

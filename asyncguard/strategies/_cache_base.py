@@ -109,10 +109,13 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         With a store it has to be awaited; other processes keep what they have in memory.
         """
         core = self.core_here()
-        held = list(cores.leases(core.cells()))
-        for store in core.stores():
-            store.clear(held)
-        return self._in_stores(_cleared, None)
+
+        def here() -> None:
+            held = list(cores.leases(core.cells()))
+            for store in core.stores():
+                store.clear(held)
+
+        return self._everywhere(here, _cleared)
 
     def invalidate_tag(self, tag: str) -> Any:
         """Forget what carries a tag, also what is being computed for it; return how many values in memory that were.
@@ -120,18 +123,22 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         With a store it has to be awaited; other processes keep what they have in memory.
         """
         core = self.core_here()
-        held = list(cores.leases(core.cells(), tag))
-        gone = sum(len(store.remove_tag(tag, held).gone) for store in core.stores())
-        return self._in_stores(lambda tier: tier.forget_tag(tag), gone)
 
-    def _in_stores(self, forget: Callable[[Tier], Coroutine[Any, Any, None]], answer: Any) -> Any:
-        """Do the same in the store, if there is one: then the answer has to be awaited."""
-        store = self.live().store
+        def here() -> int:
+            held = list(cores.leases(core.cells(), tag))
+            return sum(len(store.remove_tag(tag, held).gone) for store in core.stores())
+
+        return self._everywhere(here, lambda tier: tier.forget_tag(tag))
+
+    def _everywhere(self, here: Callable[[], Any], there: Callable[[Tier], Coroutine[Any, Any, None]]) -> Any:
+        """Forget in memory, and in the store if there is one: then the answer has to be awaited."""
+        answer, store = here(), self.live().store
         if store is None:
             return answer
         from asyncguard.strategies import _cache_stored
 
-        return _cache_stored.everywhere([each for each in self.stored.values() if each.store is store], forget, answer)
+        tiers = [each for each in self.stored.values() if each.store is store]
+        return _cache_stored.everywhere(tiers, here, there, answer)
 
     def trim(self, fraction: float) -> int:
         """Give up a fraction (0..1) of the values, those least worth keeping; return how many those were."""
@@ -229,7 +236,7 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         for store in {id(tier.store): tier.store for tier in self.stored.values()}.values():
             if not clocks.in_trio():
                 await store.aclose()
-        self.core_here().background.close()
+        await self.core_here().background.aclose()
 
     def after_fork(self) -> None:
         """Forget what is in flight in the parent."""
@@ -266,8 +273,7 @@ class CachedFunction:
         To be awaited if there is a store.
         """
         call = self._call(args, kwargs)
-        cell = call.cell
-        gone = bool(cell.store.remove(cell, call.key, cell.flights.detach_key(call.key)).gone)
+        gone = cores.drop(call.cell, (call.key,))
         if call.terms.store is None:
             return gone
         from asyncguard.strategies import _cache_stored

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import types
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
 from asyncguard._machines.binder import signature_of
@@ -17,6 +17,8 @@ from asyncguard._machines.store import Shard, Store
 from asyncguard._runtime.clock import Clock
 from asyncguard._runtime.flights_sync import Background
 from asyncguard.strategies._cache_options import KeyRules
+
+_MOST_PLACES = 256  # of a function: a program that overrides key rules for every call must not fill the memory
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -53,6 +55,7 @@ class Core:
             places = self._places.setdefault(function, {}, strong=True)
         place = places.get(rules)
         if place is None:
+            _bound(places)
             place = places.setdefault(rules, Place(self, function, name, rules, own))
         return place
 
@@ -107,6 +110,16 @@ class Core:
                 f"a cache of one {kind} each can be kept neither on the object (it has no __dict__) nor beside it (no "
                 f"__weakref__): add '__weakref__' to the __slots__ of {kind}, or give it a method __cache_key__()"
             ) from None
+
+
+def _bound(places: dict[Hashable, Place]) -> None:
+    """Make room for a place of a function: all go but the first, which is that of the function's own rules."""
+    if len(places) < _MOST_PLACES:
+        return
+    for rules in list(places)[1:]:
+        place = places.pop(rules, None)
+        if place is not None:
+            _orphan({rules: place})
 
 
 def _orphan(places: dict[Hashable, Place]) -> None:
@@ -192,3 +205,9 @@ def leases(cells: list[Cell], tag: Hashable | None = None) -> Iterator[Any]:
     """Let go of all flights in the cells (that carry a tag); yield their leases."""
     for cell in cells:
         yield from cell.flights.detach(lambda flight: tag is None or tag in flight.tags)
+
+
+def drop(cell: Cell, keys: Iterable[Hashable]) -> bool:
+    """Forget some keys of a cell, and let go of their flights; true if any of them was there."""
+    changes = [cell.store.remove(cell, key, cell.flights.detach_key(key)) for key in keys]
+    return any(change.gone for change in changes)

@@ -94,11 +94,11 @@ class CacheOptions(Options):
 
     def tags_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
         """Return the tags of a call."""
-        return _as_tuple(self.tags(*args, **kwargs)) if callable(self.tags) else _as_tuple(self.tags)
+        return _tags_given(self.tags(*args, **kwargs)) if callable(self.tags) else _as_tuple(self.tags)
 
     def _check_durations(self) -> None:
         if callable(self.ttl):
-            _check_ttl(self.ttl)
+            _check_ttl(self.ttl, "cache_items" if isinstance(self, CacheItemsOptions) else "cache_result")
         else:
             if self.ttl is None:  # pyright: ignore[reportUnnecessaryComparison]
                 raise checks.wrong_type("ttl", self.ttl, "a duration or a function of the result; a cache has an end")
@@ -163,10 +163,10 @@ class CacheItemsOptions(CacheOptions):
         return KeyRules(self.key, (*_as_tuple(self.ignore), self.over), _as_tuple(self.vary_on), self.version)
 
 
-def _check_ttl(ttl: Callable[[Any], object]) -> None:
+def _check_ttl(ttl: Callable[[Any], object], decorator: str) -> None:
     """Refuse a coroutine function: most likely the one to be cached, under a decorator without its parentheses."""
     if inspect.iscoroutinefunction(ttl):
-        expected = "a duration, or a plain function of the result (write @cache_result(60), with parentheses)"
+        expected = f"a duration, or a plain function of the result (write @{decorator}(60), with parentheses)"
         raise checks.wrong_type("ttl", ttl, expected)
     checks.plain("ttl", ttl)
 
@@ -200,6 +200,12 @@ def _names(option: str, value: Any) -> tuple[str, ...]:
     if not _all_are(str, names, (tuple, list, set, frozenset)):
         raise checks.wrong_type(option, value, "a name or a tuple of names")
     return tuple(names)
+
+
+def _tags_given(value: Any) -> tuple[str, ...]:
+    """Check what a function has returned: a tag that cannot be hashed would break the cache that holds it."""
+    iterable = hasattr(value, "__iter__") and not isinstance(value, str)
+    return _names("the result of tags", tuple(value) if iterable else value)
 
 
 def _all_are(kind: Any, members: Any, containers: tuple[Any, ...]) -> bool:

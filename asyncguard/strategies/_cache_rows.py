@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from asyncguard._machines.entries import Entry
+from asyncguard.strategies._cache_values import is_masked
 
 Join = Callable[[Sequence[Entry]], Any]
 
@@ -59,8 +60,8 @@ def _join_of(result: Any) -> Join | None:
     if root == "numpy" and result.dtype.hasobject:
         return as_objects
     home = _HOMES.get(root)
-    if home == "numpy":
-        return of_numpy
+    if home == "numpy":  # a masked array has more than its rows: `stack` would lose the mask
+        return None if is_masked(result) else of_numpy
     return None if home is None else functools.partial(stacked, home)
 
 

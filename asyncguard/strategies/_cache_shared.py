@@ -174,7 +174,7 @@ class SharedMaking(Making):
         call, flight = self._call, self._flight
         try:
             tier = call.bound.tier(call.terms).on_asyncio()
-            found = tier.hash_of(call.bound.full(call.args), call.kwargs)
+            found = tier.hash_of(call.args, call.kwargs)
             slot = tier.slot(found, flight, call.entry)
             await work(self, call, tier, [slot], anew=call.how == "anew")
         except Exception as error:  # noqa: BLE001 - it goes to those who wait

@@ -33,7 +33,7 @@ class SharedBatchWork(BatchWork):
         batch, begun = self._batch, list(self._begun)
         try:
             tier = batch.bound.tier(batch.terms).on_asyncio()
-            base = tier.hash_of(batch.bound.full(batch.args), batch.kwargs)
+            base = tier.hash_of(batch.args, batch.kwargs)
             slots = [self._slot(tier, base, flight) for flight in begun]
             await work(self, batch, tier, slots, anew=self._anew)
             if self._old:

@@ -48,7 +48,7 @@ class Tier:
         self._base = Hash("asyncguard 1", store.namespace, name, version, self.items)
         readable = f"{_plain(name)[-_LONGEST_NAME:]}:{_plain(version or '')[:_LONGEST_VERSION]}"
         self._prefix = f"ag1:{store.namespace}:{readable}:"
-        self.name = self._cleared = self._key(self._base.fork().add(b"clear"))
+        self.name = self._cleared = self.key_of(self._base.fork().add(b"clear"))
 
     # --- names --------------------------------------------------------------------------------------------------------
 
@@ -57,6 +57,7 @@ class Tier:
 
         Raises TypeError naming the parameter whose argument means something in this process only.
         """
+        args = self.bound.full(args)
         found = self._base.fork().add(b"value")
         owner = self._place.owner(args, kwargs)
         if owner is not self._place:
@@ -76,17 +77,14 @@ class Tier:
 
     def slot(self, found: Hash, flight: Flight, spare: Entry | None = None) -> Slot:
         """Return the place of a value."""
-        return Slot(self._key(found), self._key(found.fork().add(b"lease")), flight, spare)
+        return Slot(self.key_of(found), self.key_of(found.fork().add(b"lease")), flight, spare)
 
     def key_of(self, found: Hash) -> str:
-        """Return the key of a value."""
-        return self._key(found)
-
-    def _key(self, found: Hash) -> str:
+        """Return the key in the store that a hash stands for."""
         return self._prefix + found.hex()
 
     def _tag(self, tag: Hashable) -> str:
-        return self._key(self._base.fork().add(b"tag").add(encode(str(tag))))
+        return self.key_of(self._base.fork().add(b"tag").add(encode(str(tag))))
 
     def _owner(self, owner: Any) -> bytes:
         kind = cast("type[object]", type(owner))
@@ -151,6 +149,7 @@ class Tier:
             return None
         try:
             value = self.codec.decode(envelope.codec, envelope.payload)
+            values.refuse(self.bound.name, value)  # a codec of the user's may return anything
         except Exception as error:  # noqa: BLE001 - whatever foreign bytes make of a decoder
             self.unreadable(type(error).__name__)
             return None
@@ -177,7 +176,7 @@ class Tier:
                 continue
             data = self._envelope_of(at, slot, entry)
             if data is not None:
-                made.setdefault(entry.dead - entry.created, []).append((slot, data))
+                made.setdefault(round(entry.dead - entry.created, 3), []).append((slot, data))
         return made
 
     def _envelope_of(self, at: Call | Batch, slot: Slot, entry: Entry) -> bytes | None:

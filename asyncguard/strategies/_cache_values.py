@@ -48,8 +48,8 @@ def isolated(value: Any, isolation: str, *, own: bool = False) -> tuple[Any, Cop
 
     "auto": immutable values as they are; numpy arrays read-only, and a copy of those that the function could still
     change (a buffer that it uses again, a view of one); `dict`, `list`, `set`, `bytearray` and the like copied one
-    level deep, when stored and for each caller, and other tensors and frames whole. "share": everything as it is.
-    "copy": a full copy when stored and for each caller. `own`: nobody else has the value, so storing needs no copy.
+    level deep, when stored and for each caller, and tensors, frames and masked arrays whole. "share": everything as it
+    is. "copy": a full copy when stored and for each caller. `own`: nobody else has the value, so storing needs no copy.
     """
     if isolation == "share" or type(value) in _ATOMS:
         return value, None
@@ -67,7 +67,14 @@ def _copier(value: Any) -> Copier | None:
     root = type(value).__module__.partition(".")[0]
     if root == "torch" and hasattr(value, "detach"):
         return _clone
-    return _copied if root in {"pandas", "cupy"} and hasattr(value, "copy") else None
+    whole = root in {"pandas", "cupy"} or is_masked(value)  # of a read-only masked array the mask can be changed
+    return _copied if whole and hasattr(value, "copy") else None
+
+
+def is_masked(value: Any) -> bool:
+    """Tell whether a value is a masked array of numpy's."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(value, masked.MaskedArray)
 
 
 def _clone(value: Any) -> Any:

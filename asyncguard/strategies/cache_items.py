@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from asyncguard._machines.binder import signature_of
 from asyncguard._runtime import cache_switch
+from asyncguard.strategies import _cache_core as cores
 from asyncguard.strategies._cache_base import Cached, CachedFunction, CacheStrategy, shown
 from asyncguard.strategies._cache_batch import Batch
 from asyncguard.strategies._cache_bound import Bound
@@ -55,9 +56,7 @@ class CachedItems(CachedFunction):
         To be awaited if there is a store.
         """
         batch = self._batch(args, kwargs)
-        cell = batch.cell
-        changes = [cell.store.remove(cell, key, cell.flights.detach_key(key)) for key in batch.items]
-        gone = any(change.gone for change in changes)
+        gone = cores.drop(batch.cell, batch.items)
         if batch.terms.store is None:
             return gone
         from asyncguard.strategies import _cache_stored
@@ -124,10 +123,12 @@ class CacheItems(CacheStrategy):
 
     def _bound(self, fn: Wrapped, site: Site, *, is_async: bool) -> Bound:
         signature = signature_of(site.function)
-        names = [] if signature is None else list(signature.parameters)
+        parameters = () if signature is None else signature.parameters.values()
+        names = [each.name for each in parameters if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}]
         over = cast("CacheItemsOptions", self.options).over
         if over not in names:
-            raise ValueError(f"over must name a parameter of {site.name} ({', '.join(names) or 'none'}), got {over!r}")
+            known = ", ".join(names) or "none"
+            raise ValueError(f"over must name a parameter of {site.name} that can take a list ({known}), got {over!r}")
         return Bound(self, fn, site, is_async=is_async)
 
 

@@ -67,6 +67,7 @@ class Model:
         if waiters or state is not State.RUNNING or self.kept:
             return False
         self.end(at, State.ABANDONED)
+        self.flights[at][2] = False
         return True
 
     def invalidate(self):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 
+from asyncguard._machines import owners
 from asyncguard._machines.keys import UnkeyableError, freeze
 
 pydantic = pytest.importorskip("pydantic")
@@ -151,3 +154,38 @@ def test_columns_on_their_own_go_by_dtype_and_content():
     assert len({freeze(each) for each in arrays}) == len(arrays)
     for each in arrays:
         assert freeze(each) == freeze(each.copy())
+
+
+class Labels(list):
+    pass
+
+
+@dataclasses.dataclass
+class Parent:
+    number: int
+
+
+class Child(Parent):
+    pass
+
+
+class Slotted(list):
+    __slots__ = ("__dict__", "__weakref__", "label")
+
+
+class Array(np.ndarray):
+    pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Labels([1]), lambda: Child(1), lambda: Slotted([1]), lambda: np.zeros(3).view(Array)],
+    ids=["list", "dataclass", "slots", "array"],
+)
+def test_what_a_cache_keeps_on_an_object_is_no_part_of_its_key(make):
+    held = make()
+    owners.kept_on(held)["a"] = 1
+    assert "__asyncguard_caches__" in vars(held)
+    assert freeze(held) == freeze(make())
+    held.label = "x"
+    assert freeze(held) != freeze(make())

@@ -1,4 +1,4 @@
-"""Programs of this folder in a memory cgroup of their own (that of `asyncguard demo memory`); the kernel may kill them."""
+"""Programs of this folder in a memory cgroup of their own (as `asyncguard demo memory` makes it)."""
 
 from __future__ import annotations
 

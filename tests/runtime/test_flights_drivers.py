@@ -237,7 +237,7 @@ def test_a_thread_does_not_wait_for_a_dead_one(monkeypatch):
     flight, _ = table.join("k", spot, work=work)
 
     def leader():
-        work.handle = ThreadHandle()
+        work.handle = ThreadHandle(threading.current_thread())
 
     in_thread(leader).join()
     spot.wake()  # whatever woke it: it looks
@@ -263,7 +263,7 @@ def test_refreshes_run_in_few_threads_and_too_many_are_lost_at_once():
     until(lambda: len(ran) + len(ended) == 100)
     assert len(set(ran)) <= 4
     assert 0 < len(ended) < 40
-    background.close()
+    asyncio.run(background.aclose())
     assert not background._threads
 
 
@@ -277,7 +277,7 @@ def test_a_refresh_that_is_interrupted_does_not_end_its_thread():
     background.submit(Work(), lambda: ran.append(1), ended.append, 5.0)
     until(lambda: ran)
     assert ended == [None]
-    background.close()
+    asyncio.run(background.aclose())
 
 
 def test_closing_drops_what_waits_and_says_so():
@@ -285,7 +285,7 @@ def test_closing_drops_what_waits_and_says_so():
     for _ in range(10):
         background.submit(Work(), lambda: go.wait(10), ended.append, 5.0)
     until(lambda: len(background._jobs) == 6)
-    closer = in_thread(background.close)
+    closer = in_thread(lambda: asyncio.run(background.aclose()))
     until(lambda: len(ended) == 6)
     go.set()
     closer.join()
@@ -302,6 +302,49 @@ def test_where_no_thread_is_to_be_had_the_refresh_is_lost(monkeypatch):
 
 
 def test_a_refresh_in_a_thread_that_hangs_is_not_counted_on_for_ever():
-    handle = ThreadHandle(until=time.monotonic() - 1)
-    assert not handle.alive()
-    assert ThreadHandle().alive()
+    assert ThreadHandle(threading.current_thread()).alive()
+    assert ThreadHandle(None, 60.0).alive()
+    assert not ThreadHandle(threading.current_thread(), 0.0).alive()
+
+
+@pytest.mark.parametrize("hang", [1, 9], ids=["it hangs", "it waits behind others that hang"])
+def test_who_waits_for_a_refresh_that_hangs_asks_anew_when_its_time_is_over(hang):
+    background, go, table, ended = Background(), threading.Event(), Flights(), []
+    for _ in range(hang):
+        work, spot = Work(kept=True), ThreadSpot()
+        flight, _ = table.join(object(), spot, work=work)
+        background.submit(work, lambda: go.wait(10), ended.append, 0.01)
+    try:
+        assert flights_sync.wait(table, [flight], spot)
+        assert flight.state is State.LOST
+    finally:
+        go.set()
+        asyncio.run(background.aclose())
+
+
+def test_closing_lets_the_loop_go_on_which_a_refresh_may_need(backend):
+    background, begun, ended = Background(), threading.Event(), []
+
+    async def main():
+        send = call_soon(backend)
+        go = threading.Event()
+
+        def refresh():
+            begun.set()
+            send(go.set)
+            assert go.wait(10)
+
+        background.submit(Work(), refresh, ended.append, 60.0)
+        begun.wait(10)
+        await background.aclose()
+        assert go.is_set()
+        assert not background._threads
+
+    asyncio.run(main()) if backend == "asyncio" else trio.run(main)
+    assert not ended
+
+
+def call_soon(backend):
+    if backend == "asyncio":
+        return asyncio.get_running_loop().call_soon_threadsafe
+    return trio.lowlevel.current_trio_token().run_sync_soon

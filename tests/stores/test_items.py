@@ -165,6 +165,17 @@ def test_rows_of_different_lives_are_written_with_their_own(three, memory):
     testing.run(main)
 
 
+def test_rows_that_were_computed_one_after_the_other_are_written_together(three, memory):
+    here, _, _ = three(functions.slow_lengths, ttl=3600.7, max_batch=1)
+
+    async def main():
+        await here([str(each) for each in range(9)])
+        await soon()
+        assert len(memory.ttls) == 1
+
+    testing.run(main)
+
+
 def test_stale_items_answer_and_are_refreshed_behind(three, calls):
     here, there, third = three(functions.lengths, stale_while_revalidate=60)
 

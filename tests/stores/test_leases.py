@@ -80,7 +80,7 @@ def cached(memory, function, lease=30.0):
 def lease_of(function, *args):
     bound = pipeline_of(function)[CacheResult].bounds[0]
     tier = bound.tier(bound.terms)
-    return tier._key(tier.hash_of(args, {}).fork().add(b"lease"))
+    return tier.key_of(tier.hash_of(args, {}).fork().add(b"lease"))
 
 
 def now():

@@ -654,6 +654,68 @@ def test_what_is_written_during_an_invalidation_is_taken_back(three, memory, wri
     testing.run(main)
 
 
+@pytest.mark.parametrize("how", ["invalidate", "clear", "tag"])
+def test_a_call_during_an_invalidation_does_not_bring_the_value_back_into_memory(three, memory, calls, how):
+    here, there, _ = three(functions.embed, store={"timeout": 10.0}, tags="t")
+    forget = {"invalidate": lambda: handle(here).invalidate("a"), "clear": handle(here).clear}
+    forget["tag"] = lambda: handle(here).invalidate_tag("t")
+
+    async def main():
+        await there("a")
+        await soon()
+        make_slow(memory)
+        gone = asyncio.create_task(forget[how]())
+        await asyncio.sleep(0.5)
+        await here("a")  # the store still has it
+        await gone
+        calls.clear()
+        await here("a")
+        assert calls == ["a"]
+
+    testing.run(main)
+
+
+def test_an_invalidation_that_is_cancelled_has_happened_in_memory(three, memory, calls):
+    here, there, _ = three(functions.embed, store={"timeout": 10.0})
+
+    async def main():
+        await there("a")
+        await soon()
+        make_slow(memory)
+        gone = asyncio.create_task(handle(here).invalidate("a"))
+        await asyncio.sleep(0.5)
+        await here("a")
+        gone.cancel()
+        await asyncio.wait([gone])
+        assert not handle(here).info().entries
+
+    testing.run(main)
+
+
+def make_slow(memory):
+    """Let writes and deletions take a second to reach the server."""
+    for name in ("delete", "multi_set"):
+        real = getattr(memory, name)
+
+        async def slow(what, real=real, **options):
+            await asyncio.sleep(1)
+            return await real(what, **options)
+
+        setattr(memory, name, slow)
+
+
+def test_a_time_to_live_without_end_is_written_as_the_longest(three, memory, calls):
+    here, there, _ = three(functions.embed, ttl=1e308)
+
+    async def main():
+        await here("a")
+        await soon()
+        await there("a")
+        assert calls == ["a"]
+
+    testing.run(main)
+
+
 def test_a_damaged_mark_of_an_invalidation_counts_as_one_and_is_mended(three, memory, calls):
     here, there, _ = three(functions.embed)
 
@@ -728,6 +790,26 @@ def test_garbage_and_foreign_versions_are_misses_that_are_counted(three, memory,
         assert await handle(there).get("a") is None
         assert store_of(there).info().unreadable == len(wrong) + 1
         assert await there("a") == [1.0]
+
+    testing.run(main)
+
+
+def test_what_a_codec_makes_that_can_be_used_once_only_is_a_miss(three, calls):
+    class Spent:
+        def encode(self, value):
+            return b"x"
+
+        def decode(self, data):
+            return iter([1.0])
+
+    here, there, _ = three(functions.embed, store={"codec": Spent()})
+
+    async def main():
+        await here("a")
+        await soon()
+        assert await there("a") == [1.0]
+        assert calls == ["a", "a"]
+        assert store_of(there).info().unreadable == 1
 
     testing.run(main)
 

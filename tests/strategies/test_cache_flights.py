@@ -483,7 +483,7 @@ def test_a_loop_that_ends_with_a_flight_leaves_no_warning_and_no_poison(backend)
     assert testing.run(lambda: fn(1), backend=backend) == 1
 
 
-def test_a_cancellation_and_the_value_in_one_turn_store_the_value():
+def test_a_cancellation_and_the_value_in_one_turn_cost_no_more_than_another_call():
     calls = []
 
     @ag.cache_result(60)
@@ -591,3 +591,62 @@ def test_the_traceback_of_an_error_shows_the_function_and_not_the_flight(backend
     assert caught.traceback[-1].name == "fn"
     ours = [entry.name for entry in caught.traceback if entry.path.name in {"_cache_calls.py", "flight_tasks.py"}]
     assert ours == ["fetch", "result"]
+
+
+@pytest.mark.parametrize("then", ["nothing", "invalidate", "another call"])
+def test_what_an_abandoned_work_brings_in_spite_of_its_cancellation_is_not_stored(backend, then):
+    calls = []
+
+    @ag.cache_result(600)
+    async def fn(x):
+        calls.append(x)
+        mine = len(calls)
+        if mine > 1:
+            return mine
+        try:
+            await anyio.sleep(10)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(5)
+            return "half of it"  # noqa: B012 - it swallows its own cancellation
+
+    async def main():
+        handle = ag.pipeline_of(fn)[CacheResult]
+        async with anyio.create_task_group() as group:
+            group.start_soon(leave)
+            await anyio.sleep(2)
+            if then == "invalidate":
+                handle.invalidate(1)
+            if then == "another call":
+                assert await fn(1) == 2
+        await anyio.sleep(20)
+        return handle.get(1)
+
+    async def leave():
+        with anyio.move_on_after(0.5):
+            await fn(1)
+
+    found = testing.run(main, backend=backend)
+    assert calls
+    assert found.value == 2 if then == "another call" else found is None
+
+
+def test_a_stale_value_answers_inside_of_its_own_refresh_since_nobody_would_wait(backend):
+    inner = []
+
+    @ag.cache_result(10, stale_while_revalidate=100)
+    async def fn(x):
+        await anyio.lowlevel.checkpoint()
+        if inner:
+            inner.append(await fn(x))
+        return x
+
+    async def main():
+        await fn(1)
+        await anyio.sleep(20)
+        inner.append("refresh")
+        assert await fn(1) == 1
+        await anyio.sleep(1)
+
+    testing.run(main, backend=backend)
+    assert inner == ["refresh", 1]

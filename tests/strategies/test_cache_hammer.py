@@ -119,7 +119,7 @@ class Hammer:
         self.stop.set()
         for thread in threads:
             thread.join(30)
-        self.cache.core.background.close()
+        asyncio.run(self.cache.core.background.aclose())
         assert not any(thread.is_alive() for thread in threads)
 
 

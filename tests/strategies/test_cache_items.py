@@ -590,3 +590,20 @@ def test_a_loop_thread_does_not_block_on_another_thread():
         return here, await other
 
     assert asyncio.run(main()) == ([1, 2], [1])
+
+
+def test_a_masked_array_is_refused_since_stacking_its_rows_would_lose_the_mask():
+    @ag.cache_items(60, over="xs")
+    def fn(xs):
+        return np.ma.masked_array([[x, x] for x in xs], mask=[[True, False]] * len(xs))
+
+    with pytest.raises(TypeError, match="got MaskedArray"):
+        fn([1, 2])
+
+
+@pytest.mark.parametrize("kind", ["*", "**"])
+def test_over_cannot_be_a_parameter_that_collects_arguments(kind):
+    namespace = {}
+    exec(f"def fn({kind}texts): return [1 for _ in texts]", namespace)  # noqa: S102 - two signatures in one test
+    with pytest.raises(ValueError, match="that can take a list"):
+        ag.cache_items(60)(namespace["fn"])

@@ -91,7 +91,7 @@ def test_a_decorator_without_its_parentheses_is_named_as_that():
         return text
 
     for factory in (ag.cache_result, ag.cache_items):
-        with pytest.raises(TypeError, match=r"write @cache_result\(60\), with parentheses"):
+        with pytest.raises(TypeError, match=rf"write @{factory.__name__}\(60\), with parentheses"):
             factory(embed)
 
 
@@ -109,3 +109,20 @@ def test_the_handle_refuses_arguments_that_no_call_can_have():
     found = cache.of(model.embed).get("a")
     assert found is not None
     assert found.value == "a"
+
+
+@pytest.mark.parametrize("tags", [[["a"]], None, 1, ["a", 2]])
+def test_wrong_tags_from_a_function_reach_the_caller_and_leave_the_cache_as_it_was(tags):
+    cache = ag.cache_result(60, max_entries=1, tags=lambda x: tags if x == 1 else "tag")
+    fn = cache(lambda x: x)
+    for _ in range(2):
+        with pytest.raises(TypeError, match="the result of tags must be"):
+            fn(1)
+    assert [fn(2), fn(3), fn(2)] == [2, 3, 2]
+    assert (cache.info().entries, cache.invalidate_tag("tag")) == (1, 1)
+
+
+def test_tags_from_a_function_may_come_from_a_generator():
+    cache = ag.cache_result(60, tags=lambda x: (f"{each}" for each in (x, "all")))
+    fn = cache(lambda x: x)
+    assert (fn(1), cache.invalidate_tag("all")) == (1, 1)

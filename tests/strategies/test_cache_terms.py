@@ -71,8 +71,8 @@ def test_other_options_are_in_force_at_once(backend, how):
 
 def test_tags_that_are_the_same_for_all_calls_and_those_that_are_not():
     same, own = ag.cache_result(60, tags=("a", "b")), ag.cache_result(60, tags=lambda x: (f"tag{x}",))
-    for cache in (same, own):
-        fn = cache(lambda x: x)
+    functions = [cache(lambda x: x) for cache in (same, own)]  # what a cache holds goes with its function
+    for fn in functions:
         fn(1), fn(2)
     assert [same.invalidate_tag("b"), same.invalidate_tag("a")] == [2, 0]
     assert [own.invalidate_tag("tag1"), own.invalidate_tag("tag2")] == [1, 1]
@@ -88,3 +88,21 @@ def test_an_argument_without_a_key_is_named_also_where_it_is_the_only_one(call):
 
     with pytest.raises(TypeError, match="the argument 'thing' cannot be part of a cache key"):
         call(fn, iter("a"))
+
+
+def test_rules_that_differ_at_every_call_do_not_fill_the_memory():
+    cache = ag.cache_result(60, max_entries=10_000)
+    calls = []
+
+    def fn(x):
+        calls.append(x)
+
+    fn = cache(fn)
+    fn(1)
+    for version in range(1000):
+        with cache.override(version=str(version)):
+            fn(1), fn(1)
+    assert len(calls) == 1001
+    assert cache.info().entries <= 256
+    fn(1)
+    assert len(calls) == 1001  # what the function has by its own rules is still there

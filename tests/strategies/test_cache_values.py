@@ -253,3 +253,13 @@ def test_the_key_is_measured_with_the_value():
     cache = ag.cache_result(60, max_bytes=10**6)
     cache(lambda x: None)("x" * 1000)
     assert cache.info().nbytes > 1000
+
+
+def test_each_caller_has_a_mask_of_its_own():
+    fn = ag.cache_result(60)(lambda mask: np.ma.masked_array([1, 2, 3], mask=mask))
+    for mask in ((0, 1, 0), False):
+        first = fn(mask)
+        first[2] = np.ma.masked
+        first.data[0] = 9
+        assert fn(mask)[2] == 3
+        assert fn(mask).data.tolist() == [1, 2, 3]
