@@ -13,6 +13,7 @@ from asyncguard._drivers import block_async, block_sync, single_async, single_sy
 from asyncguard._machines import checks
 from asyncguard._machines.gate import Gate, Request
 from asyncguard._machines.partition_keys import PartitionBy, check_partition, in_words, partition_key
+from asyncguard._machines.partition_words import listed
 from asyncguard._machines.partitions import Partitions
 from asyncguard._passage import PermitBlock, open_async, open_sync
 from asyncguard._runtime import generators
@@ -126,6 +127,15 @@ class AdmissionStrategy(Transparent[AdmissionOptionsT, Gates[GateT]]):
         if by is None:
             return core.single, ""
         return core.partitions.find(partition_key(by, args, kwargs))
+
+    def each_gate(self, told: Callable[[GateT], str], rank: Callable[[GateT], Any]) -> list[str]:
+        """Say what `told` says of the gate, or of the partitions: those of the smallest `rank`, and how many more."""
+        gates = self.core_here()
+        partitions = gates.partitions.items()
+        if self.options.partition is not None and not partitions:
+            return ["no partition in use"]
+        single = self.options.partition is None and not (partitions and gates.single.idle())
+        return [*([told(gates.single)] if single else []), *listed(partitions, told, rank)]
 
     # --- drivers ---
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncguard._pipeline import in_use
-from asyncguard._strategy import strategies
+from asyncguard._strategy import forced_mode, strategies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from asyncguard._strategy import Mode, Strategy
+
+_WITHOUT_WORDS = {"observe": ["changes nothing"], "off": ["taken out"]}  # a mode is told, whoever else is silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +23,11 @@ class Fact:
     pipeline: str
     strategy: str
     text: str
+    mode: Mode = "enforce"
 
     def __str__(self) -> str:
-        return f"{self.pipeline} {self.strategy}: {self.text}"
+        mode = "" if self.mode == "enforce" else f" ({self.mode})"
+        return f"{self.pipeline} {self.strategy}{mode}: {self.text}"
 
 
 class Status(tuple[Fact, ...]):
@@ -34,15 +40,28 @@ class Status(tuple[Fact, ...]):
 
 
 def status() -> Status:
-    """Return what every pipeline in use does now: open circuits, queues, limits, memory."""
-    return Status(sorted(set(_facts()), key=str))
+    """Return what every pipeline in use does now: open circuits, queues, limits, memory, and what is not enforced."""
+    return Status(sorted(dict.fromkeys(_facts()), key=lambda fact: (fact.pipeline, fact.strategy)))
 
 
 def _facts() -> Iterator[Fact]:
-    for name, pipeline in in_use():
-        for strategy in pipeline:
-            for text in strategy.describe():
-                yield Fact(name, strategy.name, text)
+    for name, strategy in _guards():
+        mode = forced_mode(name, strategy) or strategy.live().mode
+        for text in strategy.describe() or _WITHOUT_WORDS.get(mode, []):
+            yield Fact(name, strategy.name, text, mode)
+
+
+def _guards() -> Iterator[tuple[str, Strategy[Any, Any]]]:
+    """Tell who is asked, and under which name: each strategy once, however many pipelines of that name it is in.
+
+    The block form of a strategy, and what is done to it by hand, is under its own name: that is no place of its own
+    for a strategy that guards something.
+    """
+    found = {(name, id(strategy)): strategy for name, pipeline in in_use() for strategy in pipeline}
+    placed = {key for (name, key), strategy in found.items() if name != strategy.name}
+    for (name, key), strategy in found.items():
+        if name != strategy.name or key not in placed:
+            yield name, strategy
 
 
 async def aclose() -> None:

@@ -209,7 +209,10 @@ class LimitChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryDecided(Event):
-    """A decision of the memory guard: admitted, waited, forced or rejected. Sizes are bytes, `waited` seconds."""
+    """A decision of the memory guard: admitted, waited, forced or rejected. Sizes are bytes, `waited` seconds.
+
+    `reserved` is promised to running calls of this process, `elsewhere` by other processes that share the memory.
+    """
 
     decision: str
     used: int
@@ -217,6 +220,7 @@ class MemoryDecided(Event):
     reserved: int
     need: int
     waited: float
+    elsewhere: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ It is found by its entry point, so it imports nothing until a test asks for some
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 import pytest
 
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Backend = Literal["asyncio", "trio"]
+
+
+class Runner(Protocol):
+    """What the fixture `asyncguard_run` is: `def test_it(asyncguard_run: Runner) -> None: ...`."""
+
+    def __call__(self, main: Callable[[], Awaitable[T]], /) -> T:
+        """Run an async function to its end, on virtual time, and return its result."""
+        ...
+
 
 _MARKER = (
     "asyncguard(backend='asyncio', seed=0): run an `async def` test on virtual time, where every sleep is instant; "
@@ -55,7 +64,7 @@ def asyncguard_backend(request: Any) -> Backend:
 
 
 @pytest.fixture
-def asyncguard_run(request: Any, asyncguard_backend: Backend) -> Callable[[Callable[[], Awaitable[T]]], T]:
+def asyncguard_run(request: Any, asyncguard_backend: Backend) -> Runner:
     """`asyncguard_run(main)` runs an async function from a plain test, on virtual time."""
 
     def run(main: Callable[[], Awaitable[T]]) -> T:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from asyncguard._machines import checks, shape
 from asyncguard._machines.backoff import Backoff
 from asyncguard._machines.classify import TRANSIENT, TRANSIENT_KINDS, classify, kind_of_status
+from asyncguard._machines.durations import in_words
 from asyncguard._machines.retry_after import retry_after
 from asyncguard.errors import BlockingWaitError, DeadlineExceededError, MemoryPressureError, RejectedError
 
@@ -124,13 +125,13 @@ class Attempts:
         if most is not None and self.number > most:
             return Verdict(kind, reason="max_retries", asked=asked)
         if asked is not None and asked > self._policy.max_retry_after:
-            detail = f"asked for {asked:.3g} s, max_retry_after is {self._policy.max_retry_after:.3g} s"
+            detail = f"asked for {in_words(asked)}, max_retry_after is {in_words(self._policy.max_retry_after)}"
             return Verdict(kind, reason="retry_after", detail=detail, asked=asked)
         return self._within_time(kind, self._delay(kind, wanted, asked, now.left), asked, now)
 
     def _within_time(self, kind: str, delay: float, asked: float | None, now: Situation) -> Verdict:
         if now.left is not None and delay >= now.left:
-            detail = f"the next attempt would start in {delay:.3g} s, {now.left:.3g} s are left"
+            detail = f"the next attempt would start in {in_words(delay)}, {in_words(now.left)} are left"
             return Verdict(kind, reason="deadline", detail=detail, asked=asked)
         # A rejected call never reached the dependency, and one that waits out a 429 does what it was told.
         if kind not in {"rejected", "throttle"} and not now.spend():

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from asyncguard._machines import checks
 from asyncguard._machines.bucket_quick import Doors, alone, quick, quick_all
+from asyncguard._machines.durations import in_words
 from asyncguard._machines.gate import Request, Wake
 from asyncguard._machines.gcra import Line, lines_of
 from asyncguard._machines.rates import Rate
@@ -161,8 +162,24 @@ class Bucket(Doors):
     def describe(self) -> str:
         """Say in a few words what is left of each rate, and who waits."""
         now = self._tidy()
-        left = ", ".join(f"{line.rate}: {_tenths(line.left(now))} left" for line in self.lines)
-        return f"{left}; {self._table.waiting} waiting"
+        left = ", ".join(f"{line.rate}: {_tenths(max(0.0, line.left(now)))} left" for line in self.lines)
+        pause = self._pause(now)
+        soon = f", next in {in_words(pause, 2)}" if pause > 0 else ""
+        return f"{left}; {self._table.waiting} waiting{soon}"
+
+    @alone
+    def pause(self) -> float:
+        """Return the seconds until the next call may start: the first who waits, or a newcomer."""
+        return self._pause(self._tidy())
+
+    def _pause(self, now: int) -> float:
+        first = self._table.first()
+        if first is None:
+            slot = self._table.earliest([min(1.0, float(line.rate.burst)) for line in self.lines], now)
+        else:
+            self._table.update(first)
+            slot = first.slot
+        return max(0, slot - now) / SECOND
 
     @alone
     def idle(self) -> bool:

@@ -120,6 +120,20 @@ def covers(on: Errors, error: Exception) -> bool:
     return isinstance(error, on) if isinstance(on, tuple) else bool(on(error))
 
 
+def bare(kind: str, value: object, example: str) -> None:
+    """Raise TypeError for a function where the first option of a decorator belongs: its parentheses are missing."""
+    given: Any = value
+    if inspect.isroutine(given) or isinstance(given, staticmethod | classmethod):
+        name: str = getattr(cast("Any", given), "__name__", "it")
+        raise TypeError(f"{kind} got the function {name!r} in place of its options: write {example}, with parentheses")
+
+
+def decorated(kind: str, value: object) -> None:
+    """Raise TypeError for an option given by position to a decorator that takes nothing but the function."""
+    if not callable(value) and not isinstance(value, staticmethod | classmethod | property):
+        raise TypeError(f"{kind} takes its options by keyword, such as {kind}(name=...), got {value!r}")
+
+
 def _exception_class(option: str, value: Any) -> None:
     if not (isinstance(value, type) and issubclass(cast("type[object]", value), BaseException)):
         raise wrong_type(option, value, "an exception class, a tuple of them, or a predicate on the exception")

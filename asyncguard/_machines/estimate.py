@@ -69,17 +69,19 @@ class Estimator:
     known. `initial` bytes stand in until the first good measurement replaces them.
     """
 
-    __slots__ = ("_peak", "_provisional", "measured", "need")
+    __slots__ = ("_peak", "_provisional", "assumed", "measured", "need")
 
     def __init__(self, initial: int | None = None) -> None:
         self._peak = 0.0
         self._provisional = True
         self.measured = 0
+        self.assumed = False
         self.need = initial
 
     def observe(self, peak: int, *, clean: bool = True, alone: bool = True, least: int = 0) -> None:
         """Learn from a call that took `peak` bytes; a doubtful first measurement counts as `least` bytes or more."""
         self.measured += 1
+        self.assumed = False
         if self.need is None and not (clean and alone):
             self._set(max(peak, least / MARGIN))
         elif self._provisional and clean and alone:
@@ -99,8 +101,8 @@ class Estimator:
 
     def assume(self, need: int) -> None:
         """Use `need` bytes until something is measured: the calls that should have been measured failed."""
-        if self.need is None:
-            self.need = need
+        self.need = need
+        self.assumed = True
 
     def ran_out(self, reserved: int) -> None:
         """A call with `reserved` bytes ran out of memory: twice that from now on.
@@ -160,6 +162,8 @@ class Learner:
             return math.ceil(need * (1 + WINDOW / self.window)), free
         if now < self.measure_at:
             return need, False
+        if self.estimator.assumed:  # the first that succeeds tells more than a guess, whoever else runs
+            return need, free
         if not alone:
             self.measure_at = now + SOON
         return need, alone
@@ -173,24 +177,33 @@ class Learner:
         """A measured call is over: `peak` bytes, None if it failed."""
         first = self._first is call
         self.forget(call)
+        if first or self._idle is None:
+            self._idle = call.level
         if peak is None:
-            self._failures += first
-            if self._failures >= MOST_FAILURES:
-                self.estimator.assume(call.need)
+            self._fail(call, first=first)
         else:
             self._learn(call, peak)
         if self.window < math.inf:
             self.measure_at = float("-inf")
-        elif peak is not None and not (call.clean and call.alone):
+        elif self.estimator.assumed or (peak is not None and not (call.clean and call.alone)):
             self.measure_at = now + SOON
         else:
             self.measure_at = now + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
+    def _fail(self, call: Measured, *, first: bool) -> None:
+        """After a few that fail the guess serves: for two at once, then for four ..., so that none hangs on it."""
+        if self.estimator.assumed:
+            self._widen(agreed=True)
+        self._failures += first
+        if self.need is None and self._failures >= MOST_FAILURES:
+            self.estimator.assume(call.need)
+            self.window = WINDOW
+
     def _learn(self, call: Measured, peak: int) -> None:
         before = self.need
         if not self.estimator.measured:
-            self.window, self._idle = WINDOW, call.level
+            self.window = WINDOW
             self.estimator.observe(peak, clean=call.clean, alone=call.alone, least=call.need)
         elif call.alone or self.window == math.inf:
             self.estimator.observe(peak, clean=call.clean, alone=call.alone, least=call.need)

@@ -23,7 +23,7 @@ _ARRAY_LIBRARIES = frozenset({"jax", "jaxlib", "cupy", "tensorflow", "mlx"})
 def rule(kind: type, freeze: Freeze, function: Callable[[], Digest]) -> Freezer | None:
     """Return the freezer of an array class, None if it is none."""
     numpy = sys.modules.get("numpy")
-    if numpy is not None:
+    if numpy is not None and hasattr(numpy, "ufunc"):  # else another thread is still importing it
         if issubclass(kind, numpy.generic):
             return lambda value: _scalar(value, kind, freeze)
         if issubclass(kind, numpy.ndarray):

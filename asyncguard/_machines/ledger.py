@@ -88,6 +88,8 @@ class Ledger(Queue):
         reading from before is no ground to let in the next one. `freed` bytes are known to have been given back.
         """
         with self.lock:
+            if anew:
+                self.revoke_dead(now)
             if now < self.fresh_until and self.looks and not freed and not (anew and self._ended_since(now)):
                 return
             self.fresh_until = now + FRESH
@@ -282,9 +284,11 @@ class Ledger(Queue):
         Without the lock: a statement without a call in it is not interrupted by other threads.
         """
         reservation.closed = True
+        if self.generation and reservation.generation != self.generation:  # promised by the parent of a fork
+            return
         self.over.append(reservation)
         near = self.near
-        if near is not None and reservation.generation == self.generation and not reservation.nested:
+        if near is not None and not reservation.nested:
             self.told -= reservation.need
             near.cells[near.mine] = self.told
 
@@ -300,9 +304,7 @@ class Ledger(Queue):
     def _put_right(self) -> None:
         """Take the calls that have ended out of the sums, under the lock and before a reading."""
         while self.over:
-            reservation = self.over.popleft()
-            if reservation.generation == self.generation:
-                self._end(reservation)
+            self._end(self.over.popleft())
         self.told = self.reserved
         self.announce()
 

@@ -177,7 +177,10 @@ class MemoryGate:
     def begin(self, permit: Reservation, waited: float, *, queued: bool) -> Reservation:
         """Hand over a reservation: the call starts now."""
         if permit.measured:
-            permit.level = self._meter.start()
+            try:
+                permit.level = self._meter.start()
+            except Exception:  # noqa: BLE001 - no thread can be started, or so: the call is made all the same
+                self.forget(permit)
         decision = "forced" if permit.forced else "waited" if queued else "admitted"
         self.news.append(self.decided(decision, permit.need, waited))
         return permit
@@ -305,4 +308,6 @@ class MemoryGate:
         need, _ = self.size(ticket)
         decision = self.decided("rejected", need or 0, now - ticket.since)
         self.news.append(decision)
-        return refusal(self.name, decision, permanent=need is not None and self.impossible(need), unknown=need is None)
+        permanent = need is not None and self.impossible(need)
+        calm = self.pressed and need is not None and self.still_fits(ticket.more, ticket.since)
+        return refusal(self.name, decision, permanent=permanent, unknown=need is None, calm=calm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,9 @@ MOST_PASSES: Final = 16
 LOOKAHEAD: Final = 32
 """So many waiters behind the head are looked at, so that the work under the lock stays bounded."""
 
+SWEEP: Final = 1.0
+"""Seconds between looks for waiters who are past their time and whose loop is gone."""
+
 
 class Queue:
     """The waiters in the order in which they came. All of it under the ledger's lock."""
@@ -25,11 +29,13 @@ class Queue:
     def forget(self) -> None:
         """Begin anew, with nobody."""
         self.queue: dict[Waiter, bool] = {}  # True: the calls around it only wait for it
+        self.offered: dict[Waiter, bool] = {}  # granted, and not yet taken; as in the queue
         self.head: Waiter | None = None  # the first that did not fit when it was last gone through
         self.left: deque[Waiter] = deque()  # gone, but the ledger was in use by the thread that said so
         self._inner: dict[Waiter, None] = {}  # those called by a running call
         self._stalled: int = 0  # running, but only waiting for a call inside that waits here
         self._changed: bool = True  # since the queue was last gone through
+        self._swept = -math.inf
 
     def stuck(self, parent: Reservation | None) -> bool:
         """Tell whether nothing runs but callers that only wait for calls inside them, the caller's own included."""
@@ -48,6 +54,7 @@ class Queue:
 
     def leave(self, waiter: Waiter) -> None:
         """Take a caller out of the queue, if it is there."""
+        self.offered.pop(waiter, None)
         if waiter in self.queue:
             self._mark(waiter, -int(self.queue.pop(waiter)))
             self._inner.pop(waiter, None)
@@ -87,8 +94,7 @@ class Queue:
             if not self._awake(waiter):
                 continue
             looked += 1
-            if waiter.grant():
-                self.leave(waiter)
+            if self._grant(waiter):
                 if self.head is not None and not waiter.hopeless:
                     self.head.passed += 1
                 yield waiter
@@ -111,10 +117,37 @@ class Queue:
         first = [self.head] if self.head is not None and self.stuck(self.head.parent) else []
         turns = [(waiter, False) for waiter in inner] + [(waiter, True) for waiter in (*inner, *first)]
         for waiter, force in turns:
-            if waiter in self.queue and waiter.grant(force=force):
-                self.leave(waiter)
+            if waiter in self.queue and self._grant(waiter, force=force):
                 yield waiter
                 return
+
+    def _grant(self, waiter: Waiter, *, force: bool = False) -> bool:
+        if not waiter.grant(force=force):
+            return False
+        stays = self.queue[waiter]
+        self.leave(waiter)
+        if not waiter.hopeless:
+            self.offered[waiter] = stays
+        return True
+
+    def revoke_dead(self, now: float) -> None:
+        """Take back what was granted to waiters whose loop stopped before they took it: they are the first again.
+
+        Who waits past its time on such a loop is forgotten: if it was closed, nobody ever leaves.
+        """
+        for waiter in [each for each in reversed(self.offered) if not each.spot.alive()]:
+            stays = self.offered.pop(waiter)
+            granted = waiter.revoke()
+            if granted is not None:
+                self.abandon(granted)
+                waiting, self.queue = self.queue, {}
+                self.enqueue(waiter, stays=stays)
+                self.queue |= waiting
+        if now >= self._swept + SWEEP:
+            self._swept = now
+            for waiter in [each for each in self.queue if each.until <= now and not each.spot.alive()]:
+                self.leave(waiter)
+                waiter.drop()
 
     def _show_out(self) -> None:
         """Take out those who left while the ledger was in use by their own thread: the garbage collector ended them."""

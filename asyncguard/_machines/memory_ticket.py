@@ -118,14 +118,21 @@ class MemoryTicket:
 
     def taken(self, now: float) -> Reservation | None:
         """Return the reservation that was granted, once; None if there is none (yet)."""
-        permit, self._permit = self._permit, None
+        queued = self._queued
+        with self._gate.ledger.lock:  # or it is taken back at this moment
+            permit, self._permit = self._permit, None
+            if permit is not None:
+                self._leave()
         if permit is None:
             if self._gate.pressed and not self._refused:
                 self._gate.pressure()
             return None
-        queued = self._queued
-        self._leave()
         return self._gate.begin(permit, now - self.since, queued=queued)
+
+    @property
+    def until(self) -> float:
+        """When it stops waiting."""
+        return self._request.until
 
     @property
     def hopeless(self) -> bool:
@@ -170,6 +177,10 @@ class MemoryTicket:
     def drop(self) -> Reservation | None:
         """Forget what was granted, and return it: the caller has gone."""
         self._unqueue()
+        return self.revoke()
+
+    def revoke(self) -> Reservation | None:
+        """Take back what was granted, and return it: it waits again."""
         permit, self._permit = self._permit, None
         if permit is not None:
             self._gate.forget(permit)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncguard._machines.durations import in_words
 from asyncguard.errors import MemoryPressureError
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Decision:
         return 0 if self.level is None else self.bounds.of(self.level) or 0
 
     def __str__(self) -> str:
-        promised = f"promised {mebibytes(self.reserved)} to {self.running} running calls"
+        calls = "1 running call" if self.running == 1 else f"{self.running} running calls"
+        promised = f"promised {mebibytes(self.reserved)} to {calls}"
         if self.elsewhere:
             promised += f" and {mebibytes(self.elsewhere)} in other processes"
         if self.level is None:
@@ -53,17 +55,24 @@ class Decision:
         )
 
 
-def refusal(name: str, decision: Decision, *, permanent: bool, unknown: bool) -> MemoryPressureError:
-    """Return the error for a call that is not let in; `unknown`: its size is not known yet."""
+def refusal(name: str, decision: Decision, *, permanent: bool, unknown: bool, calm: bool) -> MemoryPressureError:
+    """Return the error for a call that is not let in; `unknown`: its size is not known yet.
+
+    `calm`: it would fit, and waits until the level has fallen to `resume`.
+    """
     if permanent:
         text = f"a call of {mebibytes(decision.need)} can never fit: {decision}; make the input smaller"
     elif unknown:
         text = (
-            f"the first call, which is measured alone, still runs after {decision.waited:.3g} s, so the size of a "
+            f"the first call, which is measured alone, still runs after {in_words(decision.waited)}, so the size of a "
             f"call is not known: {decision}; give initial_estimate= or a longer max_wait="
         )
     else:
-        text = f"no room for {mebibytes(decision.need)} after {decision.waited:.3g} s: {decision}"
+        text = f"no room for {mebibytes(decision.need)} after {in_words(decision.waited)}: {decision}"
+        if calm and decision.level is not None:
+            ceiling = decision.bounds.ceiling(decision.level, decision.bounds.resume)
+            text += f", and after a refusal nothing is let in above {mebibytes(ceiling)} (resume)"
+        text += "; let fewer calls run at once, make them smaller, or raise max_wait= or the limit"
     error = MemoryPressureError(f"{name}: {text}")
     error.used, error.limit, error.reserved = decision.used, decision.limit, decision.reserved
     error.need, error.permanent = decision.need, permanent

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from asyncguard._machines.checks import wrong_type
+from asyncguard._machines.dtype_names import checked_name
 
 __all__ = ["Dtypes", "dtype_name"]
 
@@ -58,7 +59,7 @@ class Dtypes:
 
 def _expected(each: Any) -> str:
     if isinstance(each, str) and each:
-        return each.removeprefix("torch.")
+        return checked_name(each.removeprefix("torch."))
     if isinstance(each, type):
         return PYTHON.get(each) or each.__name__
     if each is None or type(each).__module__ == "builtins":

@@ -37,10 +37,14 @@ class Clock(Protocol):
     def sleep_sync(self, seconds: float) -> None: ...
 
 
+_WHOLE = "lowlevel"
+"""What trio lacks as long as another thread is still importing it."""
+
+
 def in_trio() -> bool:
     """Tell whether the caller is a trio task (also in guest mode, where an asyncio loop runs as well)."""
     trio: Any = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_task())
+    return trio is not None and hasattr(trio, _WHOLE) and bool(trio.lowlevel.in_trio_task())
 
 
 def thread_runs_loop() -> bool:
@@ -48,7 +52,7 @@ def thread_runs_loop() -> bool:
     if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the documented get_running_loop raises instead
         return True
     trio: Any = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_run())
+    return trio is not None and hasattr(trio, _WHOLE) and bool(trio.lowlevel.in_trio_run())
 
 
 async def library_sleep(seconds: float) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asyncguard import events
+from asyncguard._machines.durations import in_words
 from asyncguard._machines.text import escape
 from asyncguard._machines.throttle import Throttle
 
@@ -54,31 +55,33 @@ def _fields(event: events.Event) -> dict[str, object]:
 
 def _opened(event: events.CircuitOpened) -> str:
     last = f", last error {event.error}" if event.error else ""
-    how_long = f"for {event.open_for:.3g} s" if event.open_for < math.inf else "until close() or reset()"
+    how_long = f"for {in_words(event.open_for)}" if event.open_for < math.inf else "until close() or reset()"
     return f"circuit opened {how_long}: {event.failed} of {event.calls} failed, {event.slow} slow{last}"
 
 
 def _closed(event: events.CircuitClosed) -> str:
-    return f"circuit closed after {event.open_for:.3g} s"
+    return f"circuit closed after {in_words(event.open_for)}"
 
 
 def _gave_up(event: events.RetryGaveUp) -> str:
     error = f", last error {type(event.error).__name__}" if event.error is not None else ""
     budget = "retry budget is empty, " if event.reason == "budget" else ""
     attempts = "1 attempt" if event.attempts == 1 else f"{event.attempts} attempts"
-    return f"{budget}gave up after {attempts} in {event.elapsed:.3g} s: {event.reason}{error}"
+    return f"{budget}gave up after {attempts} in {in_words(event.elapsed)}: {event.reason}{error}"
 
 
 def _parked(event: events.TargetParked) -> str:
-    return f"is parked: the target asked for a pause, all callers wait {event.delay:.3g} s"
+    return f"is parked: the target asked for a pause, all callers wait {in_words(event.delay)}"
 
 
 def _memory(event: events.MemoryDecided) -> str | None:
     if event.decision not in {"rejected", "forced"}:
         return None
-    need, used, reserved, limit = (size / _MEBIBYTE for size in (event.need, event.used, event.reserved, event.limit))
+    sizes = (event.need, event.used, event.reserved, event.elsewhere, event.limit)
+    need, used, reserved, others, limit = (size / _MEBIBYTE for size in sizes)
+    promised = f"{used:.0f} + reserved {reserved:.0f}" + (f" + {others:.0f} in other processes" if others else "")
     what = "refused" if event.decision == "rejected" else "over its limit, but nothing else runs: let in"
-    return f"memory {what}: need {need:.0f} MiB, used {used:.0f} + reserved {reserved:.0f} of {limit:.0f} MiB"
+    return f"memory {what}: need {need:.0f} MiB, used {promised} of {limit:.0f} MiB"
 
 
 def _refused(event: events.InputRejected) -> str | None:

@@ -21,13 +21,13 @@ _NPY = b"\x93NUMPY"
 def is_array(value: Any) -> bool:
     """Tell whether a value is exactly a numpy array."""
     numpy = sys.modules.get("numpy")
-    return numpy is not None and type(value) is numpy.ndarray
+    return type(value) is getattr(numpy, "ndarray", None)
 
 
 def is_scalar(value: Any) -> bool:
     """Tell whether a value is one number (moment, text) of numpy's."""
     numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, numpy.generic)
+    return isinstance(value, getattr(numpy, "generic", ()))
 
 
 def pack(array: Any) -> bytes:

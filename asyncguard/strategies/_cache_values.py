@@ -97,7 +97,7 @@ def _frozen(value: Any, depth: int, *, own: bool = False) -> Any:
     if kind is memoryview:
         return _memory(value)
     numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.ndarray):
+    if numpy is not None and isinstance(value, getattr(numpy, "ndarray", ())):
         return _read_only(value if own or _is_fixed(value, numpy) else value.copy(order="K"))
     return value
 

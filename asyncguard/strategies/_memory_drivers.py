@@ -111,9 +111,14 @@ def _failed(strategy: MemoryGuard, gate: Any, permit: Any, token: Any, error: Ba
 
 
 def caller(ledger: Ledger) -> Reservation | None:
-    """Return the reservation of the innermost guarded call around us in this ledger, None if there is none."""
+    """Return the reservation of the innermost guarded call around us in this ledger, None if there is none.
+
+    What the parent of a forked process has reserved serves its own calls: there may be many children.
+    """
     for held in _passage.permits.get():
         permit = held.permit
-        if getattr(held.gate, "ledger", None) is ledger and isinstance(permit, Reservation) and not permit.closed:
+        if getattr(held.gate, "ledger", None) is not ledger or not isinstance(permit, Reservation):
+            continue
+        if not permit.closed and permit.generation == ledger.generation:
             return permit
     return None

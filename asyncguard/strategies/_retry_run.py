@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from asyncguard import events
 from asyncguard._machines import giveup
 from asyncguard._machines.attempts import Attempts, Situation, Verdict
+from asyncguard._machines.durations import in_words
 from asyncguard._runtime import deadlines
 from asyncguard.errors import DeadlineExceededError, RateLimitedError, RejectedError
 from asyncguard.strategies import _retry_scope as scope
@@ -101,10 +102,10 @@ class Run:
         hopeless = self._place.target.parked.hopeless
         if not hopeless and (left is None or least < left):
             return wait if left is None or wait < left else least
-        limit = "it asked for more than max_retry_after" if hopeless else f"the deadline leaves {left:.3g} s"
+        limit = "it asked for more than max_retry_after" if hopeless else f"the deadline leaves {in_words(left or 0.0)}"
         error = RateLimitedError(
-            f"{self._place} is parked: the target asked for a pause, {least:.3g} s of it are left and {limit}; "
-            f"ask again in {least:.3g} s",
+            f"{self._place} is parked: the target asked for a pause, {in_words(least)} of it are left and {limit}; "
+            f"ask again in {in_words(least)}",
             strategy=self._place.strategy.name,
             partition=self._place.partition,
             retry_after=least,

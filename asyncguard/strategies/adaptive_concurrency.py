@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast, overload
 
 from asyncguard._admission import AdmissionOptions, AdmissionStrategy
 from asyncguard._machines import checks
 from asyncguard._machines.adaptive import Adaptive, AdaptiveRules
 from asyncguard._machines.classify import classify
+from asyncguard._machines.durations import counted
 from asyncguard._machines.partition_keys import in_words
+from asyncguard._machines.partition_words import listed
 from asyncguard._waiting import wake
 from asyncguard.errors import RejectedError
 from asyncguard.events import LimitChanged
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AdaptiveConcurrency", "AdaptiveConcurrencyOptions", "adaptive_concurrency"]
 
+F = TypeVar("F", bound="Callable[..., object]")
+
 _DROPS = frozenset({"timeout", "throttle"})
-_MOST_LINES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,16 +133,33 @@ class AdaptiveConcurrency(AdmissionStrategy[AdaptiveConcurrencyOptions, Adaptive
         gates = self.core_here()
         if self.options.partition is None and not len(gates.partitions):
             return [_facts(gates.single)]
-        lowest = sorted(gates.partitions.items(), key=lambda item: item[1].limit)
-        lines = [f"[{in_words(key)}] {_facts(gate)}" for key, gate in lowest[:_MOST_LINES]]
-        return [*lines, f"{len(lowest)} partitions"]
+        partitions = gates.partitions.items()
+        return [*listed(partitions, _facts, lambda gate: gate.limit), counted(len(partitions), "partition")]
 
 
 def _facts(gate: Adaptive) -> str:
     return f"{gate.describe()}; {gate.taken} running, queue {gate.waiting}/{gate.max_queue}"
 
 
+@overload
+def adaptive_concurrency(fn: F, /) -> F: ...
+@overload
 def adaptive_concurrency(
+    *,
+    initial: int = ...,
+    min_limit: int = ...,
+    max_limit: int = ...,
+    algorithm: Literal["vegas", "aimd"] = ...,
+    max_queue: int | None = ...,
+    max_wait: float | timedelta = ...,
+    partition: PartitionBy | None = ...,
+    name: str | None = ...,
+    mode: Mode = ...,
+    on_event: Callable[[Event], object] | None = ...,
+) -> AdaptiveConcurrency: ...
+def adaptive_concurrency(
+    fn: Any = None,
+    /,
     *,
     initial: int = 20,
     min_limit: int = 1,
@@ -151,7 +171,7 @@ def adaptive_concurrency(
     name: str | None = None,
     mode: Mode = "enforce",
     on_event: Callable[[Event], object] | None = None,
-) -> AdaptiveConcurrency:
+) -> Any:
     """Let as many calls run at once as the dependency can take; the others wait in a queue, first come first served.
 
     :param initial: calls that may run at once before anything is learnt, per partition and process.
@@ -168,7 +188,7 @@ def adaptive_concurrency(
     have to wait on the thread of an event loop. After Netflix' concurrency-limits (VegasLimit, AIMDLimit), with a
     probe of the drained dependency; see the page for what differs.
     """
-    return AdaptiveConcurrency(
+    strategy = AdaptiveConcurrency(
         AdaptiveConcurrencyOptions(
             initial=initial,
             min_limit=min_limit,
@@ -182,3 +202,7 @@ def adaptive_concurrency(
             on_event=on_event,
         )
     )
+    if fn is None:
+        return strategy
+    checks.decorated("adaptive_concurrency", fn)
+    return strategy(fn)

@@ -115,9 +115,12 @@ class Bulkhead(AdmissionStrategy[BulkheadOptions, Slots | WeightedSlots]):
         return options
 
     def describe(self) -> list[str]:
-        """Say how full it is."""
+        """Say how full it is; with partitions, the fullest."""
         what = "permits taken" if self.weighs else "running"
-        return [f"{gate.taken} of {gate.size} {what}, queue {gate.waiting}/{gate.max_queue}" for gate in self.gates()]
+        return self.each_gate(
+            lambda gate: f"{gate.taken} of {gate.size} {what}, queue {gate.waiting}/{gate.max_queue}",
+            lambda gate: (-gate.waiting, -gate.taken),
+        )
 
 
 def _priority(value: object) -> float:
@@ -157,6 +160,7 @@ def bulkhead(
     a call that holds a permit and would wait for itself; ValueError for a weight above `max_concurrent`;
     BlockingWaitError if a sync caller would have to wait on the thread of an event loop.
     """
+    checks.bare("bulkhead", max_concurrent, "@bulkhead(8)")
     return Bulkhead(
         BulkheadOptions(
             max_concurrent=max_concurrent,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from asyncguard import events
+from asyncguard._machines import checks
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import dispatch, generators
 from asyncguard._runtime.cancelling import cancel_here
@@ -240,6 +241,7 @@ def chaos(
 
     cancel=True is a TypeError for functions that are not async, and in trio, where only scopes are cancelled.
     """
+    checks.bare("chaos", rate, "@chaos(0.1, latency=1)")
     return Chaos(
         ChaosOptions(
             rate=rate,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
 
 from asyncguard._admission import AdmissionStrategy, Gates
+from asyncguard._machines import checks
 from asyncguard._machines.circuit import Circuit
 from asyncguard._machines.circuit_words import CircuitState
 from asyncguard._machines.partition_keys import canonical, in_words
+from asyncguard._machines.partition_words import listed
 from asyncguard.strategies._circuit_options import CircuitBreakerOptions, is_dependency_failure
 
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CircuitBreaker", "CircuitBreakerOptions", "CircuitState", "circuit_breaker", "is_dependency_failure"]
 
+F = TypeVar("F", bound="Callable[..., object]")
+
 _WORST_FIRST = (CircuitState.FORCED_OPEN, CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.CLOSED)
-_MOST_LINES = 20
 
 
 class CircuitBreaker(AdmissionStrategy[CircuitBreakerOptions, Circuit]):
@@ -129,11 +132,34 @@ class CircuitBreaker(AdmissionStrategy[CircuitBreakerOptions, Circuit]):
         if self.options.partition is None and not len(gates.partitions):
             return [gates.single.describe()]
         troubled = [(key, each) for key, each in gates.partitions.items() if each.state is not CircuitState.CLOSED]
-        lines = [f"[{in_words(key)}] {circuit.describe()}" for key, circuit in troubled[:_MOST_LINES]]
+        lines = listed(troubled, Circuit.describe, lambda circuit: _WORST_FIRST.index(circuit.state))
         return [*lines, f"{len(gates.partitions) - len(troubled)} of {len(gates.partitions)} circuits closed"]
 
 
+@overload
+def circuit_breaker(fn: F, /) -> F: ...
+@overload
 def circuit_breaker(
+    *,
+    failure_rate: float = ...,
+    window: timedelta | int = ...,
+    minimum_calls: int = ...,
+    open_for: float | timedelta = ...,
+    on: On = ...,
+    slow_call: float | timedelta | None = ...,
+    slow_call_rate: float = ...,
+    consecutive_failures: int | None = ...,
+    open_factor: float = ...,
+    max_open_for: float | timedelta = ...,
+    half_open_calls: int = ...,
+    partition: PartitionBy | None = ...,
+    name: str | None = ...,
+    mode: Mode = ...,
+    on_event: Callable[[Event], object] | None = ...,
+) -> CircuitBreaker: ...
+def circuit_breaker(
+    fn: Any = None,
+    /,
     *,
     failure_rate: float = 0.5,
     window: timedelta | int = timedelta(seconds=60),
@@ -150,7 +176,7 @@ def circuit_breaker(
     name: str | None = None,
     mode: Mode = "enforce",
     on_event: Callable[[Event], object] | None = None,
-) -> CircuitBreaker:
+) -> Any:
     """Reject calls at once while the dependency fails too often; let a few probes find out when it is back.
 
     :param failure_rate: the share of failed calls, 0..1, at which the circuit opens.
@@ -171,7 +197,7 @@ def circuit_breaker(
     The decorator raises CircuitOpenError for a call that is refused. After resilience4j, Polly and Envoy; see the page
     for what differs.
     """
-    return CircuitBreaker(
+    strategy = CircuitBreaker(
         CircuitBreakerOptions(
             failure_rate=failure_rate,
             window=window,
@@ -190,3 +216,7 @@ def circuit_breaker(
             on_event=on_event,
         )
     )
+    if fn is None:
+        return strategy
+    checks.decorated("circuit_breaker", fn)
+    return strategy(fn)

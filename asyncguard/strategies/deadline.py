@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Never
 
 from asyncguard._machines import checks
+from asyncguard._machines.durations import in_words
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime.bounded import bounded
 from asyncguard._runtime.deadlines import Deadline
@@ -64,7 +65,7 @@ def _bounded_block(allowed: float) -> Generator[Deadline]:
 
 
 def _block_over(deadline: Deadline) -> CallTimeoutError:
-    bound = "before the deadline around it" if deadline.inherited else f"within {deadline.seconds:g} s"
+    bound = "before the deadline around it" if deadline.inherited else f"within {in_words(deadline.seconds, 6)}"
     error = CallTimeoutError(f"the block did not finish {bound}", strategy="deadline")
     error.seconds = deadline.seconds
     return error

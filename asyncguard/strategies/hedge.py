@@ -9,15 +9,17 @@ from __future__ import annotations
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial as bind
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
 
 from asyncguard._machines import checks
 from asyncguard._machines.budget import RetryBudget
-from asyncguard._machines.partition_keys import PartitionBy, check_partition, in_words
+from asyncguard._machines.durations import in_words
+from asyncguard._machines.partition_keys import PartitionBy, check_partition
+from asyncguard._machines.partition_words import listed
 from asyncguard._runtime import race, race_threads
 from asyncguard._strategy import Options, Transparent
 from asyncguard.strategies._hedge_run import Run, run_of
-from asyncguard.strategies._hedge_targets import MINIMUM, Targets
+from asyncguard.strategies._hedge_targets import MINIMUM, Target, Targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     Call = Callable[..., Any]
 
 __all__ = ["Hedge", "HedgeOptions", "hedge"]
+
+F = TypeVar("F", bound="Callable[..., object]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +77,22 @@ class Hedge(Transparent[HedgeOptions, Targets]):
 
     def describe(self) -> list[str]:
         """Say after how long a call is hedged, what the budget has left, and how many hedges were sent and won."""
-        lines: list[str] = []
-        for key, target in self.core_here():
-            if key is None and self.options.partition is not None:
-                continue
-            now = target.clock.now()
-            delay = target.delay() if self.options.delay is None else self.options.delay
-            samples = f"{target.sketch.count(now)} of {MINIMUM} samples"
-            when = f"learning, {samples}" if delay is None else f"after {delay:.3g} s"
-            counts = f"{target.allowance.left(now):.0f} left, {target.sent} sent, {target.won} won"
-            refused = f", {target.refused} refused" if target.refused else ""
-            lines.append(f"{'' if key is None else f'[{in_words(key)}] '}{when}; hedges: {counts}{refused}")
-        return lines
+        targets = self.core_here()
+        partitions = targets.partitions.items()
+        if self.options.partition is not None and not partitions:
+            return ["no partition in use"]
+        single = self.options.partition is None and not (partitions and targets.single.idle())
+        lines = listed(partitions, self._told, lambda target: -target.sent - target.refused)
+        return [self._told(targets.single), *lines] if single else lines
+
+    def _told(self, target: Target) -> str:
+        now = target.clock.now()
+        delay = target.delay() if self.options.delay is None else self.options.delay
+        samples = f"{target.sketch.count(now)} of {MINIMUM} samples"
+        when = f"learning, {samples}" if delay is None else f"after {in_words(delay)}"
+        counts = f"{target.allowance.left(now):.0f} left, {target.sent} sent, {target.won} won"
+        refused = f", {target.refused} refused" if target.refused else ""
+        return f"{when}; hedges: {counts}{refused}"
 
     # --- drivers ---
 
@@ -142,7 +150,23 @@ def _alone_sync(run: Run, call: Call) -> Any:
     return result
 
 
+@overload
+def hedge(fn: F, /) -> F: ...
+@overload
 def hedge(
+    *,
+    max_extra_load: float = ...,
+    delay: float | timedelta | None = ...,
+    max_hedges: int = ...,
+    budget: RetryBudget | None = ...,
+    partition: PartitionBy | None = ...,
+    name: str | None = ...,
+    mode: Mode = ...,
+    on_event: Callable[[Event], object] | None = ...,
+) -> Hedge: ...
+def hedge(
+    fn: Any = None,
+    /,
     *,
     max_extra_load: float = 0.05,
     delay: float | timedelta | None = None,
@@ -152,7 +176,7 @@ def hedge(
     name: str | None = None,
     mode: Mode = "enforce",
     on_event: Callable[[Event], object] | None = None,
-) -> Hedge:
+) -> Any:
     """Start a second copy of a call that is slower than nearly all others, and take the first that succeeds.
 
     Only for idempotent calls: both copies may take effect. The others are cancelled and awaited (in threads: left
@@ -171,7 +195,7 @@ def hedge(
     A copy that fails for a reason that may pass (`TRANSIENT`) starts the next one at once. If all fail, the error of
     the original leaves, with a line in `__notes__`. Raises ValueError for an option out of range.
     """
-    return Hedge(
+    strategy = Hedge(
         HedgeOptions(
             max_extra_load=max_extra_load,
             delay=cast("float | None", delay),
@@ -183,3 +207,7 @@ def hedge(
             on_event=on_event,
         )
     )
+    if fn is None:
+        return strategy
+    checks.decorated("hedge", fn)
+    return strategy(fn)

@@ -7,6 +7,7 @@ What is counted here is what has been promised to running calls on top of what i
 from __future__ import annotations
 
 import math
+import numbers
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
@@ -15,6 +16,7 @@ from asyncguard import events
 from asyncguard._admission import AdmissionStrategy
 from asyncguard._machines import checks
 from asyncguard._machines.device_ledger import DeviceGate, DeviceLedger
+from asyncguard._machines.durations import counted
 from asyncguard._machines.estimate import ArgumentBytes, Learner
 from asyncguard._machines.ledger import Ledger
 from asyncguard._machines.memory_gate import MemoryGate
@@ -171,18 +173,13 @@ class MemoryGuard(AdmissionStrategy[MemoryGuardOptions, MemoryGate]):
             reserved=decision.reserved,
             need=decision.need,
             waited=decision.waited,
+            elsewhere=decision.elsewhere,
         )
         self.emit(site, event)
 
     def describe(self) -> list[str]:
-        """Say what is used, promised and learned."""
-        lines: list[str] = []
-        for gate in self.gates():
-            need = gate.stated if gate.learner is None else gate.learner.need
-            waiting = f", {gate.waiting} wait" if gate.waiting else ""
-            told = f"{gate.decided('', need or 0)}{waiting}; source {gate.ledger.source}"
-            lines.append(f"{told}; a call takes {_size_in_words(gate, need)}")
-        return lines
+        """Say what is used, promised and learned; with partitions, of the fullest."""
+        return self.each_gate(_told, lambda gate: (-gate.waiting, -gate.running))
 
     # --- giving memory back ---
 
@@ -219,6 +216,13 @@ def _nothing() -> None:
     """Do nothing: on a virtual clock no real memory is given back."""
 
 
+def _told(gate: MemoryGate) -> str:
+    need = gate.stated if gate.learner is None else gate.learner.need
+    waiting = f", {gate.waiting} wait" if gate.waiting else ""
+    told = f"{gate.decided('', need or 0)}{waiting}; source {gate.ledger.source}"
+    return f"{told}; a call takes {_size_in_words(gate, need)}"
+
+
 def _size_in_words(gate: MemoryGate, need: int | None) -> str:
     """Return the size of a call in words, and how far it is known."""
     learner = gate.learner
@@ -228,13 +232,19 @@ def _size_in_words(gate: MemoryGate, need: int | None) -> str:
         return "what is still to be learned"
     trusted = "" if learner.window == math.inf else f", trusted for {learner.window:.0f} calls at once so far"
     measured = learner.estimator.measured
-    return f"{mebibytes(need)}, " + (f"learned from {measured} calls{trusted}" if measured else "to be learned")
+    told = f"learned from {counted(measured, 'call')}{trusted}" if measured else "to be learned"
+    return f"{mebibytes(need)}, {told}"
 
 
-def _stated(need: object) -> int:
-    if isinstance(need, bool) or not isinstance(need, int | float) or not 0 <= need <= sys.float_info.max:
-        raise checks.wrong_type("what estimate= returns", need, "bytes, a number of at least 0")
-    return math.ceil(need)
+_REAL: Any = numbers.Real  # numpy's numbers are; for type checkers it has no arithmetic
+
+
+def _stated(need: Any) -> int:
+    if isinstance(need, _REAL) and not isinstance(need, bool) and 0 <= need < math.inf:
+        size: int = math.ceil(need)
+        if size <= sys.float_info.max:
+            return size
+    raise checks.wrong_type("what estimate= returns", need, "bytes, a number of at least 0")
 
 
 _METER = PeakMeter()

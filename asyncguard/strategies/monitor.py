@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
 
+from asyncguard._machines.durations import in_words
 from asyncguard._runtime import generators
 from asyncguard._strategy import Transparent
 from asyncguard.strategies._monitor_calls import Iteration, begin, failed, streamed_async, succeeded
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from asyncguard._runtime.clock import Clock
     from asyncguard._strategy import Mode
     from asyncguard.events import Event
+    from asyncguard.telemetry.counts import Counts
 
     Function = Callable[..., Any]
 
@@ -64,8 +66,9 @@ class Monitor(Transparent[MonitorOptions, MonitorCore]):
         return {name: counts.durations() for name, counts in list(self.core_here().counts.items())}
 
     def describe(self) -> list[str]:
-        """Say how many calls there were and how long they took."""
-        return [line for name, counts in self.durations().items() for line in _lines(name, counts)]
+        """Say which calls run and since when, how many there were, and how long they took."""
+        core = self.core_here()
+        return [line for name, counts in list(core.counts.items()) for line in _lines(name, counts, core.now())]
 
     # --- drivers ---
 
@@ -136,10 +139,13 @@ def _check_recorded(paths: tuple[str, ...], parameters: Parameters, site: Site) 
             raise TypeError(f"record names {path!r}, but {site.name} has no parameter {name!r}; it has: {known}")
 
 
-def _lines(name: str, counts: dict[str, Snapshot]) -> Iterator[str]:
-    for outcome, snapshot in counts.items():
-        p50, p95 = snapshot.quantile(0.5), snapshot.quantile(0.95)
-        yield f"{name}: {snapshot.count} {outcome}, p50 {p50:.3g} s, p95 {p95:.3g} s"
+def _lines(name: str, counts: Counts, now: float) -> Iterator[str]:
+    oldest = counts.oldest()
+    if oldest is not None:
+        yield f"{name}: {len(counts.active)} running, the oldest for {in_words(now - oldest)}"
+    for outcome, snapshot in counts.durations().items():
+        p50, p95 = in_words(snapshot.quantile(0.5)), in_words(snapshot.quantile(0.95))
+        yield f"{name}: {snapshot.count} {outcome}, p50 {p50}, p95 {p95}"
 
 
 # --- the decorator ----------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from asyncguard._admission import AdmissionOptions, AdmissionStrategy
+from asyncguard._machines import checks
 from asyncguard._machines.bucket import Bucket
-from asyncguard._machines.partition_keys import in_words
+from asyncguard._machines.partition_words import listed
 from asyncguard._machines.quota_headers import quotas
 from asyncguard._machines.rates import Rate, rate_of
 from asyncguard._runtime import clock as clocks
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from asyncguard.events import Event
 
 __all__ = ["Rate", "RateLimit", "RateLimitOptions", "rate_limit"]
-
-_MOST_LINES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,19 +76,20 @@ class RateLimit(AdmissionStrategy[RateLimitOptions, Bucket]):
         for gate in self.gates():
             gate.configure(self.options.rates)
 
-    def peek(self, cost: float = 1, *, partition: Hashable = None) -> float:
+    def peek(self, cost: float = 1, *, partition: Hashable = ...) -> float:
         """Return in how many seconds a call of that cost could start, 0.0 if now. Takes nothing.
 
-        Raises ValueError for a cost above the burst.
+        Raises ValueError for a cost above the burst, TypeError without `partition` if the rates are per partition.
         """
         return self._gate(partition).wait(cost)
 
-    def update_from_headers(self, headers: Mapping[str, str], *, partition: Hashable = None) -> None:
+    def update_from_headers(self, headers: Mapping[str, str], *, partition: Hashable = ...) -> None:
         """Take over what a response says is left, so that the next call does not meet a 429.
 
         Understands `x-ratelimit-*` (OpenAI, GitHub and others), `anthropic-ratelimit-*`, `ratelimit-*` and
         `Retry-After`. What it says about tokens goes to the rates with a `cost`, the rest to those without. A service
-        never makes us believe in more than our own rates.
+        never makes us believe in more than our own rates. Raises TypeError without `partition` if the rates are per
+        partition.
         """
         gate = self._gate(partition)
         for quota in quotas(headers, time.time()):
@@ -97,15 +97,26 @@ class RateLimit(AdmissionStrategy[RateLimitOptions, Bucket]):
 
     def _gate(self, partition: Hashable) -> Bucket:
         gates = self.core_here()
-        return gates.single if partition is None else gates.partitions.get(partition)
+        if partition is not None and partition is not ...:
+            return gates.partitions.get(partition)
+        if not self._partitioned():
+            return gates.single
+        if partition is None:  # a key as well: that of a ContextVar that is not set
+            return gates.partitions.get(None)
+        raise TypeError(f"{self.name}: every partition has its own rates; say which is meant, partition=...")
+
+    def _partitioned(self) -> bool:
+        if self.options.partition is not None or not len(self.core_here().partitions):
+            return self.options.partition is not None
+        return all(site.pipeline.partition is not None for site in self.sites() if site is not self._own_site)
 
     def describe(self) -> list[str]:
-        """Say what is left of each rate; with partitions, of those that are not at rest."""
+        """Say what is left of each rate; with partitions, of those that are not at rest, the longest wait first."""
         gates = self.core_here()
         if self.options.partition is None and not len(gates.partitions):
             return [gates.single.describe()]
         busy = [(key, each) for key, each in gates.partitions.items() if not each.idle()]
-        lines = [f"[{in_words(key)}] {bucket.describe()}" for key, bucket in busy[-_MOST_LINES:]]
+        lines = listed(busy, Bucket.describe, lambda bucket: (-len(bucket.queue), -round(bucket.pause(), 1)))
         return [*lines, f"{len(busy)} of {len(gates.partitions)} partitions in use"]
 
 
@@ -138,6 +149,7 @@ def rate_limit(
     ValueError for a cost above the burst; BlockingWaitError if a sync caller would have to wait on the thread of an
     event loop. The generic cell rate algorithm (ITU-T I.371) in whole nanoseconds.
     """
+    checks.bare("rate_limit", rate, '@rate_limit("100/s")')
     return RateLimit(
         RateLimitOptions(
             rates=cast("tuple[Rate, ...]", (rate, *more)),

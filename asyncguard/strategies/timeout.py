@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from asyncguard import events
 from asyncguard._machines import checks
+from asyncguard._machines.durations import in_words
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import generators
 from asyncguard._runtime.bounded import bounded
@@ -185,7 +186,7 @@ class Timeout(Transparent[TimeoutOptions, LoopTimers]):
     def over(self, site: Site, deadline: Deadline, what: str = "did not finish") -> CallTimeoutError:
         """Report and return the error of a call that ran out of time."""
         self.emit(site, events.CallTimedOut(**self.facts(site), seconds=deadline.seconds))
-        bound = "before the deadline around it" if deadline.inherited else f"within {deadline.seconds:g} s"
+        bound = "before the deadline around it" if deadline.inherited else f"within {in_words(deadline.seconds, 6)}"
         error = CallTimeoutError(f"{site.name} {what} {bound}", strategy=self.name)
         error.seconds = deadline.seconds
         return error
@@ -309,6 +310,7 @@ def timeout(
     Raises CallTimeoutError if the call was started and ran out of time, DeadlineExceededError if it was not started
     because the deadline was over already. A sync function is checked on return (or use `thread=True`).
     """
+    checks.bare("timeout", seconds, "@timeout(30)")
     return Timeout(
         TimeoutOptions(
             seconds=seconds,  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # normalised by the options

@@ -6,10 +6,11 @@ import weakref
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from asyncguard._machines.histogram import Histogram, Snapshot
+from asyncguard._machines.histogram import Histogram, Snapshot, fine_seconds
 
 if TYPE_CHECKING:
     from asyncguard._runtime.clock import Clock
+    from asyncguard.telemetry.calls import Call
 
 __all__ = ["OUTCOMES", "Counts", "MonitorCore", "in_flight"]
 
@@ -38,13 +39,17 @@ class Counts:
     __slots__ = ("_durations", "active", "add_ok")
 
     def __init__(self) -> None:
-        self.active: set[object] = set()
-        self._durations = {outcome: Histogram() for outcome in OUTCOMES}
+        self.active: set[Call] = set()
+        self._durations = {outcome: Histogram(fine_seconds()) for outcome in OUTCOMES}
         self.add_ok = self._durations["ok"].add
 
     def add(self, outcome: str, duration: float) -> None:
         """Count a call that is over; `duration` in seconds."""
         self._durations[outcome].add(duration)
+
+    def oldest(self) -> float | None:
+        """Return when the oldest of the calls in flight began, None if there is none."""
+        return min((call.start for call in list(self.active) if hasattr(call, "start")), default=None)
 
     def durations(self) -> dict[str, Snapshot]:
         """Return the durations so far by outcome, those that occurred."""

@@ -19,23 +19,29 @@ __all__ = ["install"]
 _UNITS = {"s": "_seconds", "By": "_bytes"}
 _LABELS = {metric.name: (*metric.labels, "asyncguard.observed") for metric in METRICS}
 _MOST_ERROR_TYPES = 50
+_installed: dict[Any, Callable[[], None]] = {}  # registry -> what ends it
 
 
 def install(registry: Any = None) -> Callable[[], None]:
     """Count everything in `prometheus_client`'s registry (its global one by default); the returned function ends it.
 
+    Done again it changes nothing, and returns the same function: nothing is counted twice.
     Raises ImportError without `prometheus_client`: install `asyncguard[prometheus]`.
     """
     import prometheus_client
 
     registry = prometheus_client.REGISTRY if registry is None else registry
+    if registry in _installed:
+        return _installed[registry]
     meter = _Meter(registry)
     end = dispatch.subscribe(_CallMetrics(instruments(meter, _nothing)))
 
     def uninstall() -> None:
         end()
         meter.unregister()
+        _installed.pop(registry, None)
 
+    _installed[registry] = uninstall
     return uninstall
 
 

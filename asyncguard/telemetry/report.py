@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asyncguard import events
+from asyncguard._machines.durations import in_words
 from asyncguard._machines.text import escape
 from asyncguard._machines.throttle import Throttle
 from asyncguard._runtime import record
@@ -119,7 +120,7 @@ class Report:
                 "asyncguard.attempts": self._call.attempts,
                 "asyncguard.active": active,
             }
-            self._write(level, f"{outcome} in {duration:.3g} s", {**fields, **at_the_end}, failed)
+            self._write(level, f"{outcome} in {in_words(duration)}", {**fields, **at_the_end}, failed)
         if self.span is not None:
             self.span.end(fields, failed)
 

@@ -168,7 +168,7 @@ def test_several_rates_have_a_fast_path_that_takes_from_all_or_none(clock: Clock
         assert bucket.take() == [1, 1]
     with pytest.raises(LookupError):
         bucket.take()
-    assert bucket.describe() == "10/s: 7 left, 3/min: 0 left; 0 waiting"
+    assert bucket.describe() == "10/s: 7 left, 3/min: 0 left; 0 waiting, next in 20 s"
 
 
 def test_the_fast_path_is_shut_while_somebody_waits(clock: Clock) -> None:
@@ -320,7 +320,7 @@ def test_a_thousand_cancelled_waiters_leave_no_trace(clock: Clock) -> None:
     for place in places:
         place.withdraw()
     assert wait_ms(bucket, clock) == 100
-    assert bucket.describe() == "10/s burst 1: -1 left; 1 waiting"
+    assert bucket.describe() == "10/s burst 1: 0 left; 1 waiting, next in 0.1 s"
 
 
 def test_withdrawing_twice_or_after_the_claim_gives_back_once(clock: Clock) -> None:
@@ -449,7 +449,7 @@ def test_reconciling_gives_back_what_was_not_used_and_takes_what_was_used_beyond
     bucket.reconcile(permit, 30)
     assert "30 left" in bucket.describe()
     bucket.reconcile(permit, 100)
-    assert "-40 left" in bucket.describe()
+    assert bucket.describe() == "60/min: 0 left; 0 waiting, next in 41 s"
     assert wait_ms(bucket, clock, 1) == 41_000, "the debt is repaid first"
     bucket.reconcile(None, 5)
 
@@ -578,3 +578,16 @@ def test_outcomes_say_nothing_to_a_rate(clock: Clock) -> None:
     ]
     assert said == [(), (), (), ()]
     assert "9 left" in bucket.describe()
+
+
+def test_the_pause_is_that_of_the_first_who_waits_or_of_a_newcomer(clock: Clock) -> None:
+    bucket = Bucket([Rate("10/s burst 1")], clock)
+    assert bucket.pause() == 0.0
+    ask(bucket, clock)
+    assert bucket.pause() == pytest.approx(0.1)
+    places = [ask(bucket, clock) for _ in range(3)]
+    assert bucket.pause() == pytest.approx(0.1)
+    places[0].withdraw()
+    assert bucket.pause() == pytest.approx(0.1)
+    assert bucket.describe() == "10/s burst 1: 0 left; 2 waiting, next in 0.1 s"
+    assert Bucket([Rate("1/s burst 0.5")], clock).pause() == 0.0

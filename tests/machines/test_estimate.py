@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncguard._machines.estimate import LEAST_GUESS, Estimator, Learner, guess
+from asyncguard._machines.estimate import LEAST_GUESS, MOST_FAILURES, SOON, WINDOW, Estimator, Learner, guess
 
 MIB = 1 << 20
 
@@ -182,6 +182,40 @@ def test_after_three_first_calls_that_failed_what_they_had_reserved_serves() -> 
         learner.begins(call)
         end(learner, call, None)
     assert learner.need == 1000
+
+
+def test_after_first_calls_that_failed_the_first_that_succeeds_is_measured_among_others_and_begins_the_slow_start() -> (
+    None
+):
+    """In a process that is never idle from then on; the guess was far too small."""
+    learner = Learner()
+    for _ in range(MOST_FAILURES):
+        call = Call(need=16, level=100)
+        learner.begins(call)
+        learner.ends(call, None, 0.0)
+    assert learner.ask(0, 0.0, alone=False) == (32, True)
+    windows = []
+    while learner.window < math.inf:
+        windows.append(learner.window)
+        learner.ends(Call(need=16, level=700, company=10, alone=False), None, 0.0)
+    assert windows == [2, 4, 8, 16, 32], "a function that always fails is not serialised"
+    assert learner.ask(0, 0.0, alone=False) == (16, False)
+    assert learner.ask(0, SOON, alone=False, free=False) == (16, False)
+    assert learner.ask(0, SOON, alone=False) == (16, True)
+    learner.ends(Call(need=16, level=700, company=10, alone=False), 60, 2 * SOON)
+    assert learner.window == WINDOW
+    learner.ends(Call(need=32, level=160, company=2, alone=False), 60, 1.0)
+    assert (learner.need, learner.window) == (66, WINDOW), "above the 100 that were held when nothing ran"
+
+
+def test_a_guess_that_was_assumed_is_still_one_in_a_forked_child() -> None:
+    learner = Learner()
+    for _ in range(MOST_FAILURES):
+        call = Call(need=16)
+        learner.begins(call)
+        learner.ends(call, None, 0.0)
+    learner.after_fork()
+    assert learner.ask(0, 0.0, alone=False) == (32, True)
 
 
 def test_running_out_of_memory_makes_the_next_measurements_frequent_again() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncguard._machines.histogram import SECONDS, Histogram
+from asyncguard._machines.histogram import SECONDS, Histogram, fine_seconds
 
 durations = st.lists(st.floats(0, 100), max_size=1500)
 
@@ -113,3 +113,26 @@ def test_a_forked_child_starts_from_zero() -> None:
 def test_bounds_that_do_not_rise_are_refused(bounds: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="bounds must be"):
         Histogram(bounds)
+
+
+@given(st.lists(st.floats(2e-7, 1e5), min_size=1, max_size=300), st.sampled_from([0.05, 0.5, 0.95, 0.99]))
+def test_fine_buckets_give_a_quantile_that_is_right_within_five_per_cent(values: list[float], share: float) -> None:
+    histogram = Histogram(fine_seconds())
+    for value in values:
+        histogram.add(value)
+    exact = sorted(values)[max(0, math.ceil(share * len(values) - 1e-9) - 1)]
+    assert histogram.snapshot().quantile(share) == pytest.approx(exact, rel=0.05)
+
+
+@given(durations)
+def test_fine_buckets_count_as_coarse_ones_do(values: list[float]) -> None:
+    histogram = Histogram(fine_seconds())
+    for value in values:
+        histogram.add(value)
+    assert histogram.snapshot().counts == slow_counts(fine_seconds(), values)
+
+
+def test_what_takes_no_time_has_a_quantile_of_zero() -> None:
+    histogram = Histogram(fine_seconds())
+    histogram.add(0.0)
+    assert histogram.snapshot().quantile(0.5) == 0.0

@@ -203,7 +203,7 @@ def test_a_guard_that_does_not_wait_refuses_with_the_numbers() -> None:
     bench = Bench(used=100)
     gate = bench.gate(500, waits=False)
     bench.enter(gate)
-    with pytest.raises(MemoryPressureError, match=r"^guard: no room for .*, promised .* to 1 running calls") as caught:
+    with pytest.raises(MemoryPressureError, match=r"^guard: no room for .*, promised .* to 1 running call,") as caught:
         bench.ask(gate)
     assert not caught.value.permanent
     assert (caught.value.reserved, caught.value.need) == (500, 500)
@@ -255,6 +255,102 @@ def test_a_waiter_on_a_stopped_loop_keeps_its_place_and_blocks_nobody() -> None:
     sleeping, awake = bench.wait(gate), bench.wait(gate)
     sleeping.spot.dead = True
     assert gate.release(first) == [awake.spot]
+
+
+def test_what_was_granted_to_a_loop_that_stopped_goes_to_the_next_and_it_is_the_first_again() -> None:
+    bench = Bench()
+    gate = bench.gate(500)
+    first = bench.enter(gate)
+    stopped, behind = bench.wait(gate), bench.wait(gate)
+    assert gate.release(first) == [stopped.spot, behind.spot]
+    stopped.spot.dead = True
+    reads = bench.reads
+    served = behind.claim(bench.now)
+    assert served is not None
+    assert bench.reads == reads + 1, "the promise is taken back before a reading, as if the call had ended"
+    assert list(bench.ledger.queue) == [stopped]
+    last = bench.wait(gate)
+    assert list(bench.ledger.queue) == [stopped, last]
+    stopped.spot.dead = False
+    gate.release(served)
+    taken = stopped.claim(bench.now)
+    assert taken is not None
+    last.withdraw()
+    gate.release(taken)
+    assert empty(bench.ledger)
+    assert gate.idle()
+
+
+def test_several_that_stopped_keep_their_order() -> None:
+    bench = Bench()
+    gate = bench.gate(200)
+    running = [bench.enter(gate) for _ in range(4)]
+    stopped = [bench.wait(gate) for _ in range(3)]
+    for permit in running:
+        gate.release(permit)
+    for ticket in stopped:
+        ticket.spot.dead = True
+    whole = bench.enter(gate, 800)
+    assert list(bench.ledger.queue) == stopped
+    gate.release(whole)
+    for ticket in stopped:
+        ticket.withdraw()
+    assert empty(bench.ledger)
+
+
+def test_a_first_call_granted_to_a_loop_that_stopped_makes_the_next_one_the_first() -> None:
+    bench = Bench()
+    gate, other = bench.gate(Learner()), bench.gate(800)
+    running = bench.enter(other)
+    ticket = bench.wait(gate)
+    other.release(running)
+    assert bench.ledger.measuring is not None
+    ticket.spot.dead = True
+    permit = bench.enter(gate)
+    assert permit.measured
+    bench.end(gate, permit)
+    ticket.withdraw()
+    assert empty(bench.ledger)
+
+
+def test_a_call_inside_granted_to_a_loop_that_stopped_stalls_its_caller_again() -> None:
+    bench = Bench()
+    gate = bench.gate(400)
+    caller, other = bench.enter(gate), bench.enter(gate)
+    inside = bench.wait(gate, 900, inside=caller)
+    gate.release(other)
+    assert bench.ledger._stalled == 0, "it was let in"
+    inside.spot.dead = True
+    newcomer = bench.enter(gate, 100)
+    assert bench.ledger._stalled == 1
+    assert list(bench.ledger.queue) == [inside]
+    inside.spot.dead = False
+    gate.release(newcomer)
+    permit = inside.claim(bench.now)
+    assert permit is not None
+    assert permit.lent == 400
+    gate.release(permit)
+    gate.release(caller)
+    assert empty(bench.ledger)
+
+
+def test_who_waits_past_its_time_on_a_loop_that_was_closed_is_forgotten() -> None:
+    bench = Bench()
+    gate = bench.gate(500)
+    running = bench.enter(gate)
+    lost = gate.admit(Request(spot=Spot(), cost=500, until=bench.now + 10.0))
+    assert isinstance(lost, MemoryTicket)
+    lost.spot.dead = True
+    bench.now += 5.0
+    bench.wait(gate).withdraw()
+    assert list(bench.ledger.queue) == [lost]
+    bench.now += 5.0
+    bench.wait(gate).withdraw()
+    assert not bench.ledger.queue
+    assert gate.waiting == 0
+    gate.release(running)
+    assert empty(bench.ledger)
+    assert gate.idle()
 
 
 def test_a_cancelled_waiter_leaves_nothing_behind() -> None:
@@ -344,6 +440,8 @@ def test_after_a_refusal_nobody_gets_in_before_the_level_has_fallen_to_resume() 
     first = bench.wait(small)
     small.release(tiny)  # 880: below the threshold, above resume
     assert first.claim(bench.now) is None
+    assert "nothing is let in above 0.0 MiB (resume)" in str(first.late(bench.now))
+    assert "(resume)" not in str(bench.wait(gate).late(bench.now)), "it does not fit at all"
     gate.release(running[0])
     assert first.claim(bench.now) is not None
 
@@ -643,6 +741,25 @@ def test_a_first_call_that_was_cancelled_makes_the_next_one_the_first() -> None:
     assert permit.measured
 
 
+def test_a_first_call_that_cannot_be_measured_is_made_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread can be started, for one."""
+    bench = Bench()
+    gate = bench.gate(Learner())
+
+    def fail() -> int:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.meter, "start", fail)
+        permit = bench.enter(gate)
+    bench.end(gate, permit)
+    assert empty(bench.ledger)
+    permit = bench.enter(gate)
+    bench.end(gate, permit)
+    assert gate.learner is not None
+    assert gate.learner.estimator.measured == 1
+
+
 def test_a_first_call_that_was_never_made_leaves_the_next_one_to_be_measured() -> None:
     bench = Bench()
     bench.use(0, limit=1 << 30)
@@ -733,7 +850,8 @@ def test_a_forked_child_starts_empty_and_what_its_parent_promised_is_not_its_own
     assert empty(bench.ledger)
     assert gate.idle()
     gate.release(inherited)
-    assert empty(bench.ledger)
+    assert bench.ledger.standing() == (0, 0)
+    assert gate.idle()
     gate.release(gate.take())
     assert empty(bench.ledger)
 

@@ -183,7 +183,6 @@ def test_a_foreign_byte_order_is_another_dtype() -> None:
         ("signedinteger", "uint8", False),
         ("number", "complex64", True),
         ("number", "bool", False),
-        ("no such type", "float32", False),
     ],
 )
 def test_dtypes(spec: object, dtype: str, fine: bool) -> None:

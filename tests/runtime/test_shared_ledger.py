@@ -221,6 +221,24 @@ def test_a_hard_link_is_refused(
     assert target.read_bytes() == bytes(SIZE)
 
 
+def test_a_file_that_its_last_owner_removes_while_it_is_opened_is_made_again(
+    here: Here, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, removed = os.open, []
+
+    def remove_once(path: Path, *how: int) -> int:
+        opened = really(path, *how)
+        if not removed:
+            removed.append(path.unlink())
+        return opened
+
+    monkeypatch.setattr(os, "open", remove_once)
+    here.look().tell(300, idle=False)
+    assert removed
+    assert here.file.read_bytes()[64:72] == (300).to_bytes(8, sys.byteorder)
+    assert not caplog.records
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
 def test_a_file_of_another_user_is_refused(here: Here, caplog: pytest.LogCaptureFixture) -> None:
     path = here.folder / f"asyncguard-memory-1-{os.geteuid()}-box"

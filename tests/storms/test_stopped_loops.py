@@ -115,7 +115,7 @@ def test_who_waits_on_a_loop_that_ended_is_passed_over(gate, kind, closed):
     assert work.sync() == DONE
 
 
-@pytest.mark.parametrize("gate", [gate for gate in GATES if gate != "memory"])
+@every_gate
 def test_who_was_let_in_on_a_loop_that_then_stopped_passes_it_on_at_the_next_look(gate):
     """Its turn came while its loop ran; the loop stopped before it could take it."""
     guard = GATES[gate]()

@@ -410,7 +410,7 @@ def test_the_estimate_may_be_computed_from_the_arguments(machine: Machine, backe
     testing.run(main, backend=backend)
 
 
-@pytest.mark.parametrize("wrong", [-1, float("nan"), "big", None, True])
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), 10**400, 1j, "big", None, True])
 def test_an_estimate_that_is_no_size_is_a_type_error_of_the_call(machine: Machine, wrong: Any) -> None:
     @ag.memory_guard(estimate=lambda: wrong)
     def call() -> None:
@@ -418,6 +418,14 @@ def test_an_estimate_that_is_no_size_is_a_type_error_of_the_call(machine: Machin
 
     with pytest.raises(TypeError, match="what estimate= returns must be bytes"), testing.virtual_clock():
         call()
+
+
+@pytest.mark.parametrize("number", ["int64", "float32", "float64", "uint8"])
+def test_the_estimate_may_be_a_number_of_numpy(machine: Machine, number: str) -> None:
+    numpy = pytest.importorskip("numpy")
+    guard = ag.memory_guard(estimate=lambda: getattr(numpy, number)(42))
+    with testing.virtual_clock():
+        assert guard(lambda: in_use(guard))()[0] == 42
 
 
 def test_an_error_in_the_estimate_leaves_as_it_is_and_leaves_nothing_behind(machine: Machine) -> None:
@@ -618,7 +626,7 @@ def test_status_says_what_is_used_promised_and_learned(machine: Machine) -> None
         machine.measured = 100 << 20
         learned(lambda: None)()
         window = ", trusted for 2 calls at once so far"
-        assert learned.describe() == [text + f"; a call takes 120.0 MiB, learned from 1 calls{window}"]
+        assert learned.describe() == [text + f"; a call takes 120.0 MiB, learned from 1 call{window}"]
         for _ in range(5):
             learned(lambda: None)()
         assert learned.describe() == [text + "; a call takes 120.0 MiB, learned from 6 calls"]

@@ -8,10 +8,12 @@ import functools
 import json
 import logging
 import pickle
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
+import anyio
 import cloudpickle
 import numpy as np
 import pytest
@@ -743,3 +745,42 @@ def test_bare_on_a_class_method():
             return cls.__name__
 
     assert Model.load() == "Model"
+
+
+def test_the_percentiles_of_status_are_those_of_the_calls() -> None:
+    strategy = monitor("work")
+
+    @strategy
+    async def work(seconds: float) -> None:
+        await anyio.sleep(seconds)
+
+    async def main() -> None:
+        await work(0.3)
+        (line,) = strategy.describe()
+        p50, p95 = (float(part.split()[1]) for part in line.split(", ")[1:])
+        assert p50 == pytest.approx(0.3, rel=0.03)
+        assert p95 == pytest.approx(0.3, rel=0.05)
+        for _ in range(20):
+            await work(4e-6)
+        assert re.fullmatch(r"work: 21 ok, p50 (3\.9\d?|4|4\.[01]\d?) us, p95 4(\.\d+)? us", strategy.describe()[0])
+
+    run(main)
+
+
+def test_a_call_that_hangs_is_shown_while_it_does() -> None:
+    strategy = monitor("work")
+
+    @strategy
+    async def work() -> None:
+        await anyio.sleep(30)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(work)
+            await anyio.sleep(12.5)
+            group.start_soon(work)
+            await anyio.sleep(0.5)
+            assert strategy.describe() == ["work: 2 running, the oldest for 13 s"]
+        assert len(strategy.describe()) == 1
+
+    run(main)

@@ -412,7 +412,7 @@ def test_several_event_loops_share_one_rate() -> None:
     for thread in threads:
         thread.join()
     assert len(made) == 75
-    assert limit.describe()[0].endswith("0 waiting")
+    assert "; 0 waiting" in limit.describe()[0]
 
 
 def test_events_tell_who_waited_and_who_was_refused(backend: Any) -> None:
@@ -505,3 +505,34 @@ def test_at_least_one_rate_is_needed() -> None:
 
 def test_max_wait_may_be_a_timedelta() -> None:
     assert ag.rate_limit("1/s", max_wait=timedelta(minutes=1)).options.max_wait == 60.0
+
+
+HEADERS = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7s"}
+
+
+def test_what_a_service_says_needs_its_partition() -> None:
+    limit = ag.rate_limit("100/s", name="quota", partition=lambda key: key)
+    limit(lambda key: key)("a")
+    for ask in (limit.peek, lambda: limit.update_from_headers(HEADERS)):
+        with pytest.raises(TypeError, match="quota: every partition has its own rates; say which is meant, partition="):
+            ask()
+    limit.update_from_headers(HEADERS, partition="a")
+    assert limit.peek(partition="a") == pytest.approx(7.0, abs=0.5)
+    assert limit.peek(partition=None) == 0.0  # the key of a ContextVar that is not set
+    limit.update_from_headers(HEADERS, partition=None)
+    assert limit.peek(partition=None) == pytest.approx(7.0, abs=0.5)
+
+
+def test_it_needs_it_if_the_pipeline_has_the_partitions_too() -> None:
+    limit = ag.rate_limit("100/s")
+    guarded = ag.guard(limit, partition=lambda key: key)(lambda key: key)
+    assert limit.peek() == 0.0
+    guarded("a")
+    with pytest.raises(TypeError, match="partition="):
+        limit.update_from_headers(HEADERS)
+    plain = limit(lambda: 1)
+    limit.update_from_headers(HEADERS)  # for those without one
+    assert limit.peek() == pytest.approx(7.0, abs=0.5)
+    assert limit.peek(partition=None) == pytest.approx(7.0, abs=0.5)
+    assert limit.peek(partition="a") == 0.0
+    assert plain.__asyncguard__

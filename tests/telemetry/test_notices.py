@@ -77,8 +77,9 @@ def opened(**facts: str) -> events.CircuitOpened:
                 reserved=100 << 20,
                 need=300 << 20,
                 waited=0.0,
+                elsewhere=200 << 20,
             ),
-            "e memory refused: need 300 MiB, used 900 + reserved 100 of 1024 MiB",
+            "e memory refused: need 300 MiB, used 900 + reserved 100 + 200 in other processes of 1024 MiB",
         ),
     ],
 )

@@ -111,3 +111,21 @@ def test_several_workers_add_up(tmp_path: Path) -> None:
     text = subprocess.run([sys.executable, "-c", SCRAPE], env=env, check=True, capture_output=True, text=True).stdout
     (line,) = [each for each in text.splitlines() if each.startswith("asyncguard_call_duration_seconds_count")]
     assert line.endswith(" 5.0")
+
+
+def test_installed_again_it_counts_nothing_twice_and_ends_once(registry: Any) -> None:
+    end = install(registry)
+    assert install(registry) is end
+    with_handlers = len(dispatch.handlers)
+    tell(events.CallTimedOut(pipeline="twice", strategy="timeout", seconds=1.0))
+    assert 'asyncguard_timeout_calls_total{asyncguard_observed="",asyncguard_pipeline="twice"' in exposed(registry)
+    assert next(line.endswith(" 1.0") for line in exposed(registry).splitlines() if 'pipeline="twice"' in line)
+    end()
+    assert len(dispatch.handlers) == with_handlers - 1
+    assert not list(registry.collect())
+    install(registry)
+    assert len(dispatch.handlers) == with_handlers
+    install(registry)()
+    end()
+    install(registry)
+    install(registry)()

@@ -9,6 +9,7 @@ from typing import Any, assert_type
 
 from asyncguard import (
     Pipeline,
+    adaptive_concurrency,
     as_async,
     bulkhead,
     cache_items,
@@ -16,6 +17,7 @@ from asyncguard import (
     circuit_breaker,
     fallback,
     guard,
+    hedge,
     memory_guard,
     monitor,
     rate_limit,
@@ -23,6 +25,7 @@ from asyncguard import (
     timeout,
     validate_input,
 )
+from asyncguard.strategies import AdaptiveConcurrency, CircuitBreaker, Hedge
 
 breaker = circuit_breaker(failure_rate=0.5, window=timedelta(seconds=60))
 client = guard(timeout(10), retry(max_retries=3), breaker, timeout(3, scope="attempt"), name="client")
@@ -56,7 +59,25 @@ async def bare_validate(text: str) -> int:
     return len(text)
 
 
+@circuit_breaker
+@adaptive_concurrency
+@hedge
+async def bare_guards(text: str, *, model: str = "small") -> bytes:
+    return (text + model).encode()
+
+
+class Bare:
+    @circuit_breaker
+    async def method(self, text: str) -> str:
+        return text
+
+
 async def use_bare() -> None:
+    assert_type(await bare_guards("a", model="b"), bytes)
+    assert_type(await Bare().method("a"), str)
+    assert_type(circuit_breaker(minimum_calls=3), CircuitBreaker)
+    assert_type(hedge(delay=1), Hedge)
+    assert_type(adaptive_concurrency(initial=3), AdaptiveConcurrency)
     assert_type(await bare_retry("a", model="b"), list[float])
     assert_type(with_breaker("a"), int)
     assert_type(await bare_monitor("a"), int)

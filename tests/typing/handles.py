@@ -20,6 +20,7 @@ from asyncguard import (
     retry,
 )
 from asyncguard.events import CircuitOpened, Event, RetryScheduled
+from asyncguard.pytest_plugin import Runner
 from asyncguard.strategies import Bulkhead, CacheResult, CircuitBreaker, RateLimit, Retry
 
 
@@ -82,3 +83,10 @@ async def errors_carry_their_facts() -> None:
         assert_type(error.retry_after, float | None)
     except RejectedError as error:
         assert_type(error.strategy, str)
+
+
+def a_test_that_runs_an_async_function(asyncguard_run: Runner) -> None:
+    async def main() -> int:
+        return 3
+
+    assert_type(asyncguard_run(main), int)
