@@ -96,8 +96,8 @@ def _frozen(value: Any, depth: int, *, own: bool = False) -> Any:
         return kind([each if type(each) in _ATOMS else _frozen(each, depth - 1) for each in value])
     if kind is memoryview:
         return _memory(value)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, getattr(numpy, "ndarray", ())):
+    numpy: Any = sys.modules.get("numpy")
+    if hasattr(numpy, "ndarray") and isinstance(value, numpy.ndarray):  # else another thread is still importing it
         return _read_only(value if own or _is_fixed(value, numpy) else value.copy(order="K"))
     return value
 
