@@ -226,6 +226,9 @@ class MemoryGate:
         return self._room.has(self.ledger.reserved + more, self.ledger.claimed(since))
 
     def _reckon(self) -> None:
+        if not self.ledger.looks:  # the first reading is being taken, in another thread: nobody is let in by none
+            self._quick = -math.inf
+            return
         accounts = self.ledger.accounts.values()
         self._room = levels.room(accounts, self.bounds, self.bounds.threshold)
         self._calm = levels.room(accounts, self.bounds, self.bounds.resume)

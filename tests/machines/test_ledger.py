@@ -997,3 +997,22 @@ def test_a_waiter_that_ends_while_another_is_being_let_in_is_not_let_in_any_more
     assert bench.ledger.standing() == (400, 1)
     assert not bench.ledger.queue
     assert gate.waiting == 0
+
+
+def test_nobody_is_let_in_at_once_while_another_thread_takes_the_first_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    gate = bench.gate(10)
+    taken: list[object] = []
+
+    def read() -> Reading:
+        for _ in range(LIMIT):  # as another thread would, between the two locks
+            try:
+                taken.append(gate.take())
+            except LookupError:
+                break
+        return Bench.read(bench)
+
+    monkeypatch.setattr(bench.ledger, "_read", read)
+    bench.ledger.look(bench.now)
+    assert taken == []
+    gate.release(gate.take())
