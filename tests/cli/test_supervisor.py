@@ -134,6 +134,17 @@ def test_the_end_of_a_part_is_told_with_its_status(demo):
     assert demo.heard() == {"exit": pid, "code": 3}
 
 
+def test_nobody_else_collects_a_part_that_ended_at_once(tmp_path):
+    parts = supervisor.Supervisor(tmp_path)
+    pid = parts._start([sys.executable, "-c", ""], os.devnull, signal.SIGTERM, None, None)
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        subprocess._cleanup()  # as the next Popen does
+        assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    finally:
+        os.waitpid(pid, 0)
+
+
 def test_a_program_that_is_not_there_is_an_error_and_not_the_end(demo):
     demo.say(op="spawn", argv=["/no/such/program"], log=os.devnull, stop=signal.SIGTERM)
     assert "/no/such/program" in demo.heard()["error"]

@@ -105,7 +105,7 @@ class Supervisor:
 
     def _start(self, argv: list[str], log: str, stop: int, uid: int | None, gid: int | None) -> int:
         with Path(log).open("ab") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -115,7 +115,9 @@ class Supervisor:
                 group=gid,
                 extra_groups=None if uid is None else [],
                 preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, stop),  # noqa: PLW1509 - there is one thread here
-            ).pid
+            )
+        process.returncode = 0  # not known, but ours to find out: else the module itself collects it, and says nothing
+        return process.pid
 
     def pause(self, *, pid: int, seconds: float) -> None:
         """SIGSTOP the part and everything below it, and SIGCONT it later, also if the demo dies meanwhile."""
