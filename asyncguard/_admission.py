@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
-from asyncguard._drivers import block_async, block_sync, single_async, single_sync
+from asyncguard._drivers import block_async, block_sync
 from asyncguard._machines import checks
 from asyncguard._machines.gate import Gate, Request
 from asyncguard._machines.partition_keys import PartitionBy, check_partition, in_words, partition_key
@@ -17,6 +17,7 @@ from asyncguard._machines.partition_words import listed
 from asyncguard._machines.partitions import Partitions
 from asyncguard._passage import PermitBlock, open_async, open_sync
 from asyncguard._runtime import generators
+from asyncguard._single_drivers import single_async, single_sync
 from asyncguard._strategy import Options, Strategy, Transparent
 from asyncguard.errors import RejectedError
 

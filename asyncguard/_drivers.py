@@ -1,7 +1,8 @@
 """Floor 2: the drivers of all admission strategies. A driver has no opinion: it asks, waits, calls, reports.
 
-While a call goes well a driver knows one gate or a block of them and nothing else. Whatever is unusual (a gate that is
-not free in a block, partitions, costs, other modes, streams) goes the long way, through a `Passage`.
+While a call goes well a driver knows its gates and nothing else; those of one gate alone are in `_single_drivers`.
+Whatever is unusual (a gate that is not free in a block, partitions, costs, other modes, streams) goes the long way,
+through a `Passage`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncguard._passage import judge, open_async, open_sync
 from asyncguard._runtime import clock as clocks
-from asyncguard._waiting import Caller, wake
+from asyncguard._waiting import wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,91 +27,7 @@ if TYPE_CHECKING:
     Kwargs = dict[str, Any]
 
 
-# --- one gate, nothing unusual: the happy path ------------------------------------------------------------------------
-
-
-def single_async(strategy: Gated, fn: Call, site: Site) -> Call:
-    """Return the driver of one gate around a coroutine function."""
-    block = (strategy,)
-
-    async def admitted(*args: Any, **kwargs: Any) -> Any:
-        if strategy.special:
-            return await through_async(block, fn, site, args, kwargs)
-        gate = strategy.gate
-        try:
-            permit = gate.take()
-        except LookupError:
-            permit = await Caller(strategy, gate, site, "", args, kwargs).wait_async()
-        try:
-            return await fn(*args, **kwargs)
-        finally:
-            woken = gate.release(permit)
-            if woken:
-                wake(woken)
-
-    async def judged(*args: Any, **kwargs: Any) -> Any:
-        if strategy.special:
-            return await through_async(block, fn, site, args, kwargs)
-        gate = strategy.gate
-        try:
-            permit = gate.take()
-        except LookupError:
-            permit = await Caller(strategy, gate, site, "", args, kwargs).wait_async()
-        start = clocks.REAL.now() if gate.timed else 0.0
-        try:
-            result = await fn(*args, **kwargs)
-        except BaseException as error:
-            settle(strategy, gate, permit, site, start, error)
-            raise
-        woken = gate.succeeded(permit, clocks.REAL.now() - start if start else 0.0)
-        freed = gate.release(permit)
-        if woken or freed or gate.news:
-            _tell(strategy, gate, site, woken, freed)
-        return result
-
-    return judged if strategy.gate.outcomes else admitted
-
-
-def single_sync(strategy: Gated, fn: Call, site: Site) -> Call:
-    """Return the driver of one gate around a plain function."""
-    block = (strategy,)
-
-    def admitted(*args: Any, **kwargs: Any) -> Any:
-        if strategy.special:
-            return through_sync(block, fn, site, args, kwargs)
-        gate = strategy.gate
-        try:
-            permit = gate.take()
-        except LookupError:
-            permit = Caller(strategy, gate, site, "", args, kwargs).wait_sync()
-        try:
-            return fn(*args, **kwargs)
-        finally:
-            woken = gate.release(permit)
-            if woken:
-                wake(woken)
-
-    def judged(*args: Any, **kwargs: Any) -> Any:
-        if strategy.special:
-            return through_sync(block, fn, site, args, kwargs)
-        gate = strategy.gate
-        try:
-            permit = gate.take()
-        except LookupError:
-            permit = Caller(strategy, gate, site, "", args, kwargs).wait_sync()
-        start = clocks.REAL.now() if gate.timed else 0.0
-        try:
-            result = fn(*args, **kwargs)
-        except BaseException as error:
-            settle(strategy, gate, permit, site, start, error)
-            raise
-        woken = gate.succeeded(permit, clocks.REAL.now() - start if start else 0.0)
-        freed = gate.release(permit)
-        if woken or freed or gate.news:
-            _tell(strategy, gate, site, woken, freed)
-        return result
-
-    return judged if strategy.gate.outcomes else admitted
+# --- how a call ended -------------------------------------------------------------------------------------------------
 
 
 def settle(  # noqa: PLR0913 - all facts of an outcome
@@ -122,10 +39,11 @@ def settle(  # noqa: PLR0913 - all facts of an outcome
         if gate.outcomes:
             woken = judge(strategy, gate, permit, clocks.REAL.now() - start if start else 0.0, error)
     finally:
-        _tell(strategy, gate, site, woken, gate.release(permit))
+        tell(strategy, gate, site, woken, gate.release(permit))
 
 
-def _tell(strategy: Gated, gate: Any, site: Site, woken: Sequence[Any], freed: Sequence[Any]) -> None:
+def tell(strategy: Gated, gate: Any, site: Site, woken: Sequence[Any], freed: Sequence[Any]) -> None:
+    """Wake who may go on, and say what is new."""
     wake(woken)
     wake(freed)
     if gate.news:
@@ -288,7 +206,7 @@ def _succeeded(strategy: Gated, permit: Any, site: Site, elapsed: float) -> None
     woken = gate.succeeded(permit, elapsed) if gate.outcomes else ()
     freed = gate.release(permit)
     if woken or freed or gate.news:
-        _tell(strategy, gate, site, woken, freed)
+        tell(strategy, gate, site, woken, freed)
 
 
 def _settle_all(pairs: Pairs, site: Site, start: float, error: BaseException) -> None:

@@ -117,7 +117,7 @@ class Adaptive(Slots):
         """Learn from a call that returned after `elapsed` seconds."""
         del permit
         now, window = self._clock(), self._window
-        samples, used = window.samples, self.size + self._surplus - len(self.free)
+        samples, used = window.samples, self.size + self.surplus - len(self.free)
         if elapsed >= _NO_WORK and now - elapsed >= self._epoch:
             samples.append(elapsed)
         if used > window.used:  # noqa: PLR1730 - a call of max() costs more than the rest of the line
@@ -248,7 +248,7 @@ class Adaptive(Slots):
 
     def _fit(self, size: int) -> None:
         more, self.size, self.max_queue = size - self.size, size, self.rules.places(self.limit)
-        missing = more - self._surplus  # slots that come back too many are worth as many new ones
-        self._surplus = max(0, -missing)
+        missing = more - self.surplus  # slots that come back too many are worth as many new ones
+        self.surplus = max(0, -missing)
         self.free.extend(range(missing))
         self._withdraw_surplus()

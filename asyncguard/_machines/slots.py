@@ -25,7 +25,7 @@ class Slots(Queued[int]):
     """`size` slots and at most `max_queue` waiters, first come first served."""
 
     def __init__(self, size: int, max_queue: int, *, name: str, clock: Callable[[], float]) -> None:
-        self._surplus = 0  # slots to withdraw when they come back, after the bulkhead was made smaller
+        self.surplus = 0  # slots to withdraw when they come back, after the bulkhead was made smaller
         super().__init__(size, max_queue, name=name, clock=clock)
 
     def _renew(self) -> None:
@@ -36,21 +36,23 @@ class Slots(Queued[int]):
     # --- the gate ---
 
     def release(self, permit: int) -> Wake:
-        """Give a slot back: to the queue if there is one."""
-        if self.queue or self._surplus:
+        """Give a slot back: to the queue if there is one. The drivers of a bulkhead have this inline."""
+        if self.queue or self.surplus:
             self._back.append(permit)
-        else:
-            self.free.append(permit)
-            if not self.queue:
-                return NOBODY
-            self._back.append(None)  # somebody queued at the same moment
+            return self._see_to_it()
+        self.free.append(permit)
+        return self.look() if self.queue else NOBODY  # somebody may have queued at the same moment
+
+    def look(self) -> Wake:
+        """Offer what is free to who waits."""
+        self._back.append(None)
         return self._see_to_it()
 
     refund = release
 
     def after_fork(self) -> None:
         """In a forked child: a new lock, nobody waits, nothing is in flight."""
-        self._surplus = 0
+        self.surplus = 0
         self._renew()
 
     # --- looking and changing ---
@@ -58,7 +60,7 @@ class Slots(Queued[int]):
     @property
     def taken(self) -> int:
         """How many calls hold a slot or are offered one."""
-        return self.size + self._surplus - len(self.free)
+        return self.size + self.surplus - len(self.free)
 
     def resize(self, size: int, max_queue: int) -> Wake:
         """Change the number of slots; calls that run keep theirs."""
@@ -68,19 +70,19 @@ class Slots(Queued[int]):
     def _resize(self, size: int, max_queue: int) -> None:
         grown, self.size, self.max_queue = size - self.size, size, max_queue
         if grown < 0:
-            self._surplus -= grown
+            self.surplus -= grown
             self._withdraw_surplus()
         else:
-            kept = min(grown, self._surplus)
-            self._surplus -= kept
+            kept = min(grown, self.surplus)
+            self.surplus -= kept
             self.free.extend(range(grown - kept))
         self._back.append(None)
 
     def _withdraw_surplus(self) -> None:
         with contextlib.suppress(IndexError):
-            while self._surplus:
+            while self.surplus:
                 self.free.pop()
-                self._surplus -= 1
+                self.surplus -= 1
 
     # --- under the lock ---
 
@@ -99,8 +101,8 @@ class Slots(Queued[int]):
 
     def _pass_on(self, permit: int) -> None:
         """Offer a slot that came back to the first waiter; it never lies in `free` meanwhile."""
-        if self._surplus:
-            self._surplus -= 1
+        if self.surplus:
+            self.surplus -= 1
         elif (place := self.line.first()) is not None:
             self._offer(place, permit)
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncguard import _drivers, _passage
+from asyncguard import _drivers, _passage, _single_drivers
 from asyncguard._machines.queued import Asker
 from asyncguard._passage import PermitBlock
 from asyncguard._runtime import callers, generators, parking
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asyncguard._admission import AdmissionStrategy
     from asyncguard._passage import HeldPermit, Passage
 
-_DRIVERS = frozenset({_drivers.__name__, _passage.__name__, generators.__name__})
+_DRIVERS = frozenset({_drivers.__name__, _single_drivers.__name__, _passage.__name__, generators.__name__})
 
 Blocks = dict["Block", object]
 """The permit blocks that are open, each with the task or thread that opened it."""

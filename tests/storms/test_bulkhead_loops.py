@@ -112,7 +112,7 @@ def test_the_slots_of_an_adaptive_limit_are_all_given_back(kind):
     limit = ag.adaptive_concurrency(initial=3, min_limit=3, max_limit=3, **ROOM)
     meter, ended = storm(limit, KINDS[kind])
     assert meter.peak == 3
-    assert len(limit.gate.free) + limit.gate._surplus == limit.gate.size
+    assert len(limit.gate.free) + limit.gate.surplus == limit.gate.size
     check_gate(limit.gate)
     check_jobs(ended, KINDS[kind])
 
