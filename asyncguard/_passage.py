@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     Gatekeeper = AdmissionStrategy[Any, Any]
     Args = tuple[Any, ...]
     Kwargs = dict[str, Any]
+    Held = tuple[Gatekeeper, Any, Any]  # strategy, gate, permit: plain, since it is made at each call
 
-permits: ContextVar[tuple[HeldPermit, ...]] = ContextVar("asyncguard_permits", default=())
+permits: ContextVar[tuple[Held, ...]] = ContextVar("asyncguard_permits", default=())
 
 
 async def open_async(block: Sequence[Gatekeeper], site: Site, args: Args, kwargs: Kwargs, cost: Any = None) -> Passage:
@@ -114,11 +115,11 @@ class Passage:
     def __init__(self, site: Site, cost: Any = None) -> None:
         self.site = site
         self._cost = cost
-        self._unheld: list[HeldPermit] = []
+        self._unheld: list[Held] = []
         self.entries: list[tuple[Gatekeeper, Any, str, Any]] = []
         self._binders: list[tuple[Gatekeeper, Any, str, str]] | None = None
         self._holds: Holds | None = None
-        self._token: Token[tuple[HeldPermit, ...]] | None = None
+        self._token: Token[tuple[Held, ...]] | None = None
         self._start: float | None = None
 
     # --- in ---
@@ -144,7 +145,7 @@ class Passage:
     def _without(self, strategy: Gatekeeper, gate: Any) -> None:
         """Go on without a permit; a function that corrects its cost must not notice."""
         if strategy.weighs:
-            self._unheld.append(HeldPermit(strategy, gate, None))
+            self._unheld.append((strategy, gate, None))
 
     def took(self, strategy: Gatekeeper, gate: Any, partition: str, permit: Any) -> None:
         """Remember a permit, to settle it when the call is over."""
@@ -187,8 +188,8 @@ class Passage:
             self._holds.enter()
         self._token = self._show()
 
-    def _show(self) -> Token[tuple[HeldPermit, ...]] | None:
-        held = [HeldPermit(strategy, gate, permit) for strategy, gate, _, permit in self.entries if strategy.weighs]
+    def _show(self) -> Token[tuple[Held, ...]] | None:
+        held = [(strategy, gate, permit) for strategy, gate, _, permit in self.entries if strategy.weighs]
         return permits.set((*held, *self._unheld, *permits.get())) if held or self._unheld else None
 
     def _observe(self, strategy: Gatekeeper, gate: Any, partition: str, args: Args, kwargs: Kwargs) -> None:
@@ -279,8 +280,8 @@ def current_permit(strategy: Gatekeeper) -> HeldPermit:
     Only strategies with a cost or weight of each call show their permits.
     """
     for held in permits.get():
-        if held.strategy is strategy:
-            return held
+        if held[0] is strategy:
+            return HeldPermit(*held)
     message = f"no permit of {strategy.name} is held here; it must have a cost= (or weight=) and be around this call"
     raise LookupError(message)
 

@@ -240,6 +240,7 @@ class Ledger(Queue):
         self.young[0] += own
         if reservation.parent is not None:
             reservation.nested = reservation.parent.nested = True
+            reservation.parent.plain = False
             reservation.parent.drawn += reservation.lent
         if self.measuring is not None and self.measuring not in reservation.callers():
             self._joins(reservation, self.measuring)
@@ -267,6 +268,10 @@ class Ledger(Queue):
         before its bytes serve another call anyway. Whoever queues at this moment sees it in `over`, or is seen here.
         """
         self.abandon(reservation)
+        return self.hand_on(reservation) if self.queue or not reservation.plain else ()
+
+    def hand_on(self, reservation: Reservation) -> Sequence[Spot]:
+        """Let in who waits for what a call has just given back; return whom to wake."""
         if reservation.nested and self.near is not None and not self.inside():
             self.standing()  # not to be told one by one
         if not self.queue:
@@ -286,11 +291,11 @@ class Ledger(Queue):
         reservation.closed = True
         if self.generation and reservation.generation != self.generation:  # promised by the parent of a fork
             return
-        self.over.append(reservation)
         near = self.near
-        if near is not None and not reservation.nested:
+        if near is not None and (reservation.plain or not reservation.nested):
             self.told -= reservation.need
             near.cells[near.mine] = self.told
+        self.over.append(reservation)  # last: from here on another thread may put right what is told
 
     def standing(self) -> tuple[int, int]:
         """Return the bytes promised to running calls and how many run, without those that have ended."""
@@ -302,22 +307,29 @@ class Ledger(Queue):
             return self.reserved - sum(each.need for each in gone), self.running - len(gone)
 
     def _put_right(self) -> None:
-        """Take the calls that have ended out of the sums, under the lock and before a reading."""
-        while self.over:
-            self._end(self.over.popleft())
+        """Take the calls that have ended out of the sums, under the lock and before a reading. Once for each call."""
+        over, young, now = self.over, self.young, self.slice
+        self._changed = self._changed or bool(over)
+        while over:
+            each = over.popleft()
+            each.ended = True
+            each.door.running -= 1
+            self.running -= 1
+            self.ended += 1
+            if not each.plain:
+                self._end_of_unusual(each)
+                continue
+            self.reserved -= each.need  # `_give_back` inline
+            if now - each.slice < len(young):
+                young[now - each.slice] -= each.need
         self.told = self.reserved
         self.announce()
 
-    def _end(self, reservation: Reservation) -> None:
-        self._changed = True
-        reservation.door.running -= 1
-        self.running -= 1
-        self.ended += 1
+    def _end_of_unusual(self, reservation: Reservation) -> None:
         if reservation.waiting:
             self._stalled -= 1
         if self.measuring is reservation:
             self.measuring = None
-        reservation.ended = True
         self._give_back(reservation)
 
     def _give_back(self, reservation: Reservation) -> None:

@@ -66,6 +66,7 @@ class Queue:
         for caller in waiter.parent.callers() if waiter.parent is not None else ():
             stalled = caller.waiting > 0
             caller.waiting += step
+            caller.plain = False
             if not caller.ended:
                 self._stalled += (caller.waiting > 0) - stalled
 

@@ -18,7 +18,7 @@ class Reservation:
     reserve the same bytes twice; only what is missing is added to the ledger.
     """
 
-    # Defaults in the class: the fast path sets what is in `__init__` and nothing else.
+    # Defaults in the class: the fast path sets and reads what is in `__init__` and nothing else.
     parent: Reservation | None = None
     nested = False  # inside of another, or others inside of it
     lent = 0  # of `need`, what the parent's reservation covers
@@ -40,6 +40,7 @@ class Reservation:
         self.need = need
         self.door = door
         self.slice = slice_  # of time, in which it was let in
+        self.plain = True  # let in at once, not measured, no calls around or inside: the fast path asks only this
 
     def callers(self) -> Iterator[Reservation]:
         """Yield this reservation and those of the calls around it."""

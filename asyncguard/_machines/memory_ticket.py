@@ -95,7 +95,7 @@ class MemoryTicket:
         ledger = self._gate.ledger
         permit = self._permit = Reservation(need, self._gate, ledger.slice)
         permit.parent, permit.lent = self.parent, lent
-        permit.forced, permit.measured = forced, measured
+        permit.forced, permit.measured, permit.plain = forced, measured, False
         ledger.open(permit)
         if measured and self._gate.learner is not None:
             self._gate.learner.begins(permit)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from asyncguard import _passage
 from asyncguard._drivers import block_async, block_sync
 from asyncguard._machines.ledger import Reservation
+from asyncguard._runtime import dispatch
 from asyncguard._waiting import Caller, wake
 
 if TYPE_CHECKING:
@@ -38,22 +39,23 @@ def wrap_async(strategy: MemoryGuard, fn: Call, site: Site) -> Call:
         except LookupError:
             permit = await Caller(strategy, gate, site, "", args, kwargs).wait_async()
         else:
-            if strategy.heard(site):
+            if dispatch.handlers or site.monitored or strategy.options.on_event is not None:  # `heard` inline
                 _tell(strategy, gate, site, permit)
-        token = _passage.permits.set((_passage.HeldPermit(strategy, gate, permit),))
+        token = _passage.permits.set(((strategy, gate, permit),))
         try:
             result = await fn(*args, **kwargs)
         except BaseException as error:
             _failed(strategy, gate, permit, token, error)
             raise
         _passage.permits.reset(token)
-        if permit.measured:
-            gate.succeeded(permit, 0.0)
-            woken = gate.release(permit)
+        if permit.plain:  # `release` inline
+            ledger = gate.ledger
+            ledger.abandon(permit)
+            if ledger.queue or not permit.plain:
+                wake(ledger.hand_on(permit))
         else:
-            woken = gate.ledger.close(permit)
-        if woken:
-            wake(woken)
+            gate.succeeded(permit, 0.0)
+            wake(gate.release(permit))
         return result
 
     return guarded
@@ -72,22 +74,23 @@ def wrap_sync(strategy: MemoryGuard, fn: Call, site: Site) -> Call:
         except LookupError:
             permit = Caller(strategy, gate, site, "", args, kwargs).wait_sync()
         else:
-            if strategy.heard(site):
+            if dispatch.handlers or site.monitored or strategy.options.on_event is not None:  # `heard` inline
                 _tell(strategy, gate, site, permit)
-        token = _passage.permits.set((_passage.HeldPermit(strategy, gate, permit),))
+        token = _passage.permits.set(((strategy, gate, permit),))
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
             _failed(strategy, gate, permit, token, error)
             raise
         _passage.permits.reset(token)
-        if permit.measured:
-            gate.succeeded(permit, 0.0)
-            woken = gate.release(permit)
+        if permit.plain:  # `release` inline
+            ledger = gate.ledger
+            ledger.abandon(permit)
+            if ledger.queue or not permit.plain:
+                wake(ledger.hand_on(permit))
         else:
-            woken = gate.ledger.close(permit)
-        if woken:
-            wake(woken)
+            gate.succeeded(permit, 0.0)
+            wake(gate.release(permit))
         return result
 
     return guarded
@@ -115,9 +118,8 @@ def caller(ledger: Ledger) -> Reservation | None:
 
     What the parent of a forked process has reserved serves its own calls: there may be many children.
     """
-    for held in _passage.permits.get():
-        permit = held.permit
-        if getattr(held.gate, "ledger", None) is not ledger or not isinstance(permit, Reservation):
+    for _, gate, permit in _passage.permits.get():
+        if getattr(gate, "ledger", None) is not ledger or not isinstance(permit, Reservation):
             continue
         if not permit.closed and permit.generation == ledger.generation:
             return permit

