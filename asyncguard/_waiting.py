@@ -28,6 +28,8 @@ def wake(spots: Sequence[Any]) -> None:
 class _Nobody:
     """The spot of a caller that does not wait."""
 
+    home = 0
+
     def wake(self) -> None:
         """Nobody is there."""
 
@@ -90,7 +92,8 @@ class Caller:
 
     def request(self, spot: Any, until: float) -> Request:
         """Build what the gate may want to know."""
-        request = Request(spot, until, owner=parking.current_owner(), args=self.args, kwargs=self.kwargs)
+        owner = parking.current_owner()
+        request = Request(spot, until, owner=owner, args=self.args, kwargs=self.kwargs, home=spot.home)
         self.strategy.fill(request)
         if self.cost is not None:
             request.cost = self.cost

@@ -39,5 +39,5 @@ def nothing_left_behind() -> Iterator[None]:
     handlers, dispatch.handlers = dispatch.handlers, ()
     assert not handlers, "the test left its subscribers behind"
     for thread in set(threading.enumerate()) - before:
-        thread.join(5.0)
+        thread.join(60.0)
         assert not thread.is_alive() or thread.daemon, f"the test left {thread.name} running"

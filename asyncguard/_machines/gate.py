@@ -31,7 +31,7 @@ class Request:
 
     `until` is the absolute monotonic time at which the caller stops waiting: its `max_wait`, or its deadline if that
     is earlier. `cost` is the weight, the tokens or the bytes of the call; `owner` identifies who asks (a task), for
-    gates that know their callers.
+    gates that know their callers; `home` tells one event loop from another, 0 for a thread without one.
     """
 
     spot: Spot
@@ -41,6 +41,7 @@ class Request:
     owner: object = None
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    home: int = 0
 
 
 class Ticket(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from asyncguard._machines.gate import Request, Wake
@@ -11,14 +11,19 @@ if TYPE_CHECKING:
     from asyncguard.errors import BulkheadFullError
 
 
+LOOK: Final = 1.0
+"""Seconds until a waiter looks around unasked, where that can help."""
+
+
 class Place:
     """A place in the queue of a bulkhead: `rank` is its order, `weight` the permits that it needs."""
 
-    __slots__ = ("_gate", "ahead", "offer", "passed", "rank", "spot", "until", "weight")
+    __slots__ = ("_gate", "ahead", "home", "offer", "passed", "rank", "spot", "until", "weight")
 
     def __init__(self, gate: Queued[Any], request: Request, *, rank: float = 0.0, weight: int = 1) -> None:
         self._gate = gate
         self.spot = request.spot
+        self.home = request.home
         self.until = request.until
         self.ahead = gate.waiting
         self.rank = rank
@@ -36,9 +41,8 @@ class Place:
         return self._gate.claim(self)
 
     def due(self, now: float) -> float:
-        """Nothing to look for: a release wakes us."""
-        del now
-        return math.inf
+        """Return when to look around though nobody wakes us: the loop of one in front may stop before it claims."""
+        return now + LOOK if self._gate.mixed else math.inf
 
     def withdraw(self) -> Wake:
         """Leave the queue."""

@@ -66,6 +66,8 @@ class Queued(Generic[PermitT]):
         self.offered: dict[Place, None] = {}  # were offered a permit and have not claimed it yet
         self.line = Line(self._woken)  # wait for an offer
         self.queue = self.line.places
+        self.mixed = False  # callers of several loops (or threads) wait
+        self._home = 0
 
     # --- what a subclass provides, under the lock (but `taken`) ---
 
@@ -184,6 +186,15 @@ class Queued(Generic[PermitT]):
         for place in lost:
             self.line.leave(place)
         return lost
+
+    def _join(self, place: Place) -> None:
+        """Come into the queue."""
+        if not self.waiting:
+            self.mixed, self._home = False, place.home
+        elif place.home != self._home and not self.mixed:
+            self.mixed = True
+            self._woken.extend(each.spot for each in (*self.queue, *self.offered))  # from now on they look around
+        self.line.join(place)
 
     def _take_back(self) -> list[Spot]:
         while self._back:

@@ -94,7 +94,7 @@ class Slots(Queued[int]):
         if self.waiting >= self.max_queue or request.until <= self._clock():
             raise self._full()
         place = Place(self, request)
-        self.line.join(place)
+        self._join(place)
         # Whoever released a slot a moment ago may have seen no queue and put it into `free`: look again.
         self._back.append(None)
         return place

@@ -103,7 +103,7 @@ class WeightedSlots(Queued[Share]):
 
     def _queue_up(self, place: Place, now: float) -> Share | Place:
         """Come into the queue and look whether it is our turn; without a place or time to wait leave it again."""
-        self.line.join(place)
+        self._join(place)
         self._settle()
         if place in self.offered:
             return self._accept(place)

@@ -16,8 +16,10 @@ from asyncguard._runtime import clock
 
 
 class AsyncSpot(Protocol):
-    """A parked task."""
+    """A parked task; `home` tells its loop from others as long as it waits there."""
 
+    @property
+    def home(self) -> int: ...
     def wake(self) -> None: ...
     def alive(self) -> bool: ...
     async def wait(self, seconds: float) -> None: ...
@@ -40,10 +42,11 @@ def current_owner() -> object:
 class LoopSpot:
     """A task of an asyncio loop (or uvloop)."""
 
-    __slots__ = ("_future", "_loop", "_woken")
+    __slots__ = ("_future", "_loop", "_woken", "home")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.home = id(self._loop)
         self._future: asyncio.Future[None] | None = None
         self._woken = False
 
@@ -85,11 +88,12 @@ class LoopSpot:
 class TrioSpot:
     """A trio task."""
 
-    __slots__ = ("_event", "_token", "_trio")
+    __slots__ = ("_event", "_token", "_trio", "home")
 
     def __init__(self) -> None:
         self._trio: Any = sys.modules["trio"]
         self._token = self._trio.lowlevel.current_trio_token()
+        self.home = id(self._token)
         self._event = self._trio.Event()
 
     def wake(self) -> None:
@@ -126,6 +130,7 @@ class ThreadSpot:
     """A blocked thread. On a virtual clock waiting moves the clock instead."""
 
     __slots__ = ("_event", "_thread")
+    home = 0  # a thread that waits does not stop as a loop may
 
     def __init__(self) -> None:
         self._event = threading.Event()

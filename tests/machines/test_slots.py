@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 
@@ -11,6 +12,7 @@ import pytest
 from asyncguard._machines import slots as slots_module
 from asyncguard._machines.gate import Request
 from asyncguard._machines.line import Line
+from asyncguard._machines.place import LOOK
 from asyncguard._machines.slots import Place, Slots
 from asyncguard.errors import BulkheadFullError
 
@@ -309,6 +311,22 @@ def test_a_look_for_waiters_that_are_lost_is_no_cost_of_each_refusal():
         with pytest.raises(BulkheadFullError):
             slots.admit(Request(spot=Spot(), until=9.0))
     assert len(looks) <= 50 + 10
+
+
+def test_callers_of_several_loops_look_around_unasked_and_those_of_one_do_not():
+    slots = Slots(1, 10, name="b", clock=lambda: 0.0)
+    held = slots.take()
+    here = [slots.admit(Request(spot=Spot(), home=1)) for _ in range(2)]
+    assert [place.due(5.0) for place in here] == [math.inf] * 2
+    there = slots.admit(Request(spot=Spot(), home=2))
+    assert [place.spot.woken for place in (*here, there)] == [1, 1, 0], "they must learn that they have to look"
+    assert [place.due(5.0) for place in (*here, there)] == [5.0 + LOOK] * 3
+    slots.admit(Request(spot=Spot(), home=2)).withdraw()
+    assert [place.spot.woken for place in (*here, there)] == [1, 1, 0], "once is enough"
+    for place in (*here, there):
+        assert slots.release(held) == [place.spot]
+        held = place.claim(0.0)
+    assert slots.admit(Request(spot=Spot(), home=2)).due(5.0) == math.inf, "alone again"
 
 
 @pytest.mark.parametrize("waiters", [10, 10_000])

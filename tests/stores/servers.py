@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -19,34 +20,47 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 HOST = "127.0.0.1"
-PATIENCE = 20.0
-HIGHEST = 55000  # a cluster takes the port that is 10000 higher as well
+PATIENCE = 60.0
+PORTS = range(12_000, 22_000)  # none that a connection gets by chance; a cluster takes the one 10,000 higher as well
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = int(probe.getsockname()[1])
-    return port if port < HIGHEST else free_port()
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, secrets.choice(PORTS)))
+            return int(probe.getsockname()[1])
 
 
 class Server:
     """A server that a test may kill, pause and start again, on the same port."""
 
     def __init__(self, command: Sequence[str], ping: bytes, folder: Path) -> None:
-        self.port = free_port()
-        self._command = [part.format(port=self.port) for part in command]
+        self._template = command
         self._ping = ping
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
+        self._start_somewhere()
+
+    def _start_somewhere(self) -> None:
+        """Start on a free port, on another one if somebody took it in between."""
+        for attempts_left in reversed(range(5)):
+            self.port = free_port()
+            self._command = [part.format(port=self.port) for part in self._template]
+            try:
+                return self.start()
+            except AssertionError:
+                self.kill()
+                if not attempts_left:
+                    raise
 
     def start(self) -> None:
         self._process = subprocess.Popen(
             self._command, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         end = time.monotonic() + PATIENCE
-        while not self._answers():
+        answers = False
+        while not answers:
+            answers = self._answers()
             assert self._process.poll() is None, f"{self._command[0]} ended with {self._process.returncode}"
             assert time.monotonic() < end, f"{self._command[0]} does not answer"
             time.sleep(0.02)
@@ -83,10 +97,9 @@ class Server:
         return False
 
     def tell(self, *lines: bytes) -> bytes:
-        """Send raw commands and return what comes back at once."""
-        with socket.create_connection((HOST, self.port), timeout=5) as connection:
+        """Send raw commands and return what comes back first."""
+        with socket.create_connection((HOST, self.port), timeout=PATIENCE) as connection:
             connection.sendall(b"".join(line + b"\r\n" for line in lines))
-            connection.settimeout(0.5)
             return connection.recv(65536)
 
 

@@ -89,7 +89,7 @@ def test_the_container_is_the_one_that_the_function_returns(make, function, cont
 
     async def main():
         first = await here(given(["a", "bb", "ccc"]))
-        await handle(here).options.store.link().finish(10.0)
+        await handle(here).options.store.link().finish(60.0)
         mixed = await there(given(["ccc", "new", "a"]))
         assert type(first) is type(mixed) is container
         assert np.array_equal(mixed[0], first[2]) if container is np.ndarray else mixed[0] == first[2]

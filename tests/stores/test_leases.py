@@ -45,7 +45,7 @@ def fleet(url: str, *, lease: float, processes: int = 4, callers: int = 20) -> l
             assert each.stdin is not None
             each.stdin.write("go\n")
             each.stdin.flush()
-        return [json.loads(each.communicate(timeout=60)[0]) for each in started]
+        return [json.loads(each.communicate(timeout=120)[0]) for each in started]
     finally:
         for each in started:
             each.kill()
@@ -178,8 +178,8 @@ def test_a_lease_of_redis_goes_back_with_the_value(redis_server, calls):
 
     async def main():
         await function("a")
-        await store.link().finish(5.0)
-        await store.link().finish(5.0)
+        await store.link().finish(60.0)
+        await store.link().finish(60.0)
         assert await store.read([lease_of(function, "a")]) == [None]
         functions.gate = asyncio.Event()
         task = asyncio.create_task(function("b"))
@@ -188,7 +188,7 @@ def test_a_lease_of_redis_goes_back_with_the_value(redis_server, calls):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await store.link().finish(5.0)
+        await store.link().finish(60.0)
         assert await store.read([lease_of(function, "b")]) == [None]
         await pipeline_of(function)[CacheResult].aclose()
 

@@ -53,7 +53,7 @@ def handle(function):
 
 async def written(function):
     """Wait for the writes of a function's store."""
-    await store_of(function).link().finish(10.0)
+    await store_of(function).link().finish(60.0)
 
 
 def store_of(function):
@@ -271,7 +271,7 @@ def test_a_call_through_a_pipeline_is_stored_too(make, calls):
 
     async def main():
         assert await pipelines[0].call(functions.embed, "a") == [1.0]
-        await pipelines[0][CacheResult].options.store.link().finish(10.0)
+        await pipelines[0][CacheResult].options.store.link().finish(60.0)
         assert await pipelines[1].call(functions.embed, "a") == [1.0]
         assert calls == ["a"]
         await pipelines[1][CacheResult].clear()

@@ -17,10 +17,10 @@ from tests.stores import functions
 
 async def fleet(url: str, namespace: str, callers: int, lease: float) -> None:
     if url.startswith("redis"):
-        store = AiocacheStore.redis(url, namespace=namespace, timeout=10.0, lease=lease or None)
+        store = AiocacheStore.redis(url, namespace=namespace, timeout=60.0, lease=lease or None)
     else:
         host, port = url.removeprefix("memcached://").split(":")
-        store = AiocacheStore.memcached(host, int(port), namespace=namespace, timeout=10.0, lease=lease or None)
+        store = AiocacheStore.memcached(host, int(port), namespace=namespace, timeout=60.0, lease=lease or None)
     function = cache_result(60, store=store)(functions.slow)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)

@@ -11,6 +11,7 @@ import uvloop
 
 import asyncguard as ag
 from asyncguard import testing
+from asyncguard._machines import place
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import flights
 from tests.storms.arena import DONE, finish, stopped
@@ -132,6 +133,29 @@ def test_who_was_let_in_on_a_loop_that_then_stopped_passes_it_on_at_the_next_loo
         newcomer = asyncio.create_task(work.guarded())
         work.go = True
         assert await asyncio.wait_for(asyncio.gather(waiter, newcomer), 30) == [DONE, DONE]
+        return loop, task
+
+    finish(*asyncio.run(main()))
+    assert idle(guard)
+
+
+@every_gate
+def test_or_at_the_next_look_of_who_waits_already(gate, monkeypatch):
+    """Nobody comes any more: who waits on another loop looks around."""
+    monkeypatch.setattr(place, "LOOK", 0.01)
+    guard = GATES[gate]()
+    work = Work(guard)
+
+    async def main():
+        holder = await work.behind()
+        loop, task = stopped(work.guarded())
+        loop.is_running, really = (lambda: True), loop.is_running
+        waiter = await work.behind()
+        holder.cancel()
+        await asyncio.wait([holder])
+        loop.is_running = really
+        work.go = True
+        assert await asyncio.wait_for(waiter, 30) == DONE
         return loop, task
 
     finish(*asyncio.run(main()))

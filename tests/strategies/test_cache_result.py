@@ -76,9 +76,8 @@ class Side:
 
     def settle(self):
         """Let refreshes in threads come to their end."""
-        for _ in range(2000):
-            if not self.cache.info().in_flight:
-                return
+        late = time.monotonic() + 60
+        while self.cache.info().in_flight and time.monotonic() < late:
             time.sleep(0.001)
 
 

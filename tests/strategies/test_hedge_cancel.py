@@ -406,7 +406,7 @@ def test_it_works_on_real_time_and_uvloop():
     uvloop = pytest.importorskip("uvloop")
 
     async def main():
-        fn = Pipeline(always(delay=0.001))(Slow(9.0, 0.0).__call__)
+        fn = Pipeline(always(delay=0.001))(Slow(60.0, 0.0).__call__)
         assert (await fn()).open
         assert not others()
 

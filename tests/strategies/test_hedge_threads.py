@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import itertools
 import signal
 import threading
 
@@ -13,7 +14,7 @@ from asyncguard import Pipeline, bulkhead, events, testing, timeout
 from asyncguard._runtime import clock, race_threads
 from asyncguard.strategies.hedge import hedge
 
-LONG = 10.0  # seconds: what a test waits for at most, if it is broken
+LONG = 60.0  # seconds: what a test waits for at most, if it is broken
 
 
 def always(**options):
@@ -25,7 +26,7 @@ class Blocked:
     """The first attempt blocks until it is let go, later ones answer at once."""
 
     def __init__(self, answer="copy", late="late"):
-        self.calls = 0
+        self.calls = itertools.count()
         self.answer = answer
         self.late = late
         self.go = threading.Event()
@@ -33,8 +34,7 @@ class Blocked:
         self.thread = None
 
     def __call__(self):
-        self.calls += 1
-        if self.calls > 1:
+        if next(self.calls):  # atomic: the copy may overtake the original on its way here
             return self.answer
         self.thread = threading.current_thread()
         try:
