@@ -127,9 +127,11 @@ class World:
     def drain(self):
         """Let everybody finish: nothing may stay behind."""
         self._loop_goes_on()
-        for _ in range(40):
+        left = 40
+        while (self.waiting or self.held) and left:
             self._claim()
             self._end()
+            left -= 1
         assert not self.waiting
         assert self.slots.idle()
 
