@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from asyncguard._machines.binder import signature_of
 from asyncguard._runtime import cache_switch
-from asyncguard.strategies import _cache_core as cores
-from asyncguard.strategies._cache_base import Cached, CachedFunction, CacheStrategy, shown
-from asyncguard.strategies._cache_batch import Batch
-from asyncguard.strategies._cache_bound import Bound
-from asyncguard.strategies._cache_items_calls import aside, aside_sync, fetch, fetch_sync, is_aside, look
-from asyncguard.strategies._cache_options import CacheItemsOptions
+from asyncguard.strategies._cache.bound import Bound
+from asyncguard.strategies._cache.handles import Cached, CachedFunction, shown
+from asyncguard.strategies._cache.items_batch import Batch
+from asyncguard.strategies._cache.items_calls import aside, aside_sync, fetch, fetch_sync, is_aside, look
+from asyncguard.strategies._cache.options import CacheItemsOptions
+from asyncguard.strategies._cache.strategy import CacheStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from asyncguard._strategy import Mode
     from asyncguard.events import Event
     from asyncguard.stores import AiocacheStore
-    from asyncguard.strategies._cache_core import Args, Kwargs
-    from asyncguard.strategies._cache_options import Duration, Isolation, Key, OnAbandon, Tags, Ttl
+    from asyncguard.strategies._cache.options import Duration, Isolation, Key, OnAbandon, Tags, Ttl
+    from asyncguard.strategies._cache.place import Args, Kwargs
 
     Wrapped = Callable[..., Any]
 
@@ -46,9 +46,9 @@ class CachedItems(CachedFunction):
         return _found(batch, batch.cell.entries) if batch.terms.store is None else self._get_items(batch)
 
     async def _get_items(self, batch: Batch) -> list[Cached | None]:
-        from asyncguard.strategies import _cache_stored
+        from asyncguard.strategies._cache import store_handles
 
-        return _found(batch, {**await _cache_stored.entries_of(batch), **batch.cell.entries})
+        return _found(batch, {**await store_handles.entries_of(batch), **batch.cell.entries})
 
     def invalidate(self, *args: Any, **kwargs: Any) -> Any:
         """Forget the items; true if any of them was there. What is being computed of them now is not stored.
@@ -56,12 +56,12 @@ class CachedItems(CachedFunction):
         To be awaited if there is a store.
         """
         batch = self._batch(args, kwargs)
-        gone = cores.drop(batch.cell, batch.items)
+        gone = batch.cell.drop(batch.items)
         if batch.terms.store is None:
             return gone
-        from asyncguard.strategies import _cache_stored
+        from asyncguard.strategies._cache import store_handles
 
-        return _cache_stored.forget_items(batch, there=gone)
+        return store_handles.forget_items(batch, there=gone)
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """Compute all items anew and store them; to be awaited for an async function."""

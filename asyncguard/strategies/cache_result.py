@@ -11,13 +11,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asyncguard._runtime import cache_switch, dispatch
-from asyncguard.strategies import _cache_calls as calls
-from asyncguard.strategies import _cache_observe as observing
-from asyncguard.strategies._cache_base import Cached, CacheInfo, CacheStrategy
-from asyncguard.strategies._cache_bound import Bound
-from asyncguard.strategies._cache_calls import Call
-from asyncguard.strategies._cache_look import look
-from asyncguard.strategies._cache_options import CacheOptions
+from asyncguard.strategies._cache import calls, observe
+from asyncguard.strategies._cache.bound import Bound
+from asyncguard.strategies._cache.calls import Call
+from asyncguard.strategies._cache.handles import Cached
+from asyncguard.strategies._cache.look import look
+from asyncguard.strategies._cache.options import CacheOptions
+from asyncguard.strategies._cache.strategy import CacheInfo, CacheStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asyncguard._strategy import Mode
     from asyncguard.events import Event
     from asyncguard.stores import AiocacheStore
-    from asyncguard.strategies._cache_options import Duration, Isolation, Key, OnAbandon, Tags, Ttl
+    from asyncguard.strategies._cache.options import Duration, Isolation, Key, OnAbandon, Tags, Ttl
 
     Wrapped = Callable[..., Any]
 
@@ -97,9 +97,9 @@ async def made(call: Call) -> Any:
     if call.how == "plain":
         return await call.bound.fn(*call.args, **call.kwargs)
     if call.how == "observe":
-        look_up = observing.look(call)
+        look_up = observe.look(call)
         value = await call.bound.fn(*call.args, **call.kwargs)
-        observing.store(call, look_up, value)
+        observe.store(call, look_up, value)
         return value
     return await calls.fetch(call)
 
@@ -109,9 +109,9 @@ def made_sync(call: Call) -> Any:
     if call.how == "plain":
         return call.bound.fn(*call.args, **call.kwargs)
     if call.how == "observe":
-        look_up = observing.look(call)
+        look_up = observe.look(call)
         value = call.bound.fn(*call.args, **call.kwargs)
-        observing.store(call, look_up, value)
+        observe.store(call, look_up, value)
         return value
     return calls.fetch_sync(call)
 

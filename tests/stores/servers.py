@@ -47,11 +47,13 @@ class Server:
             self.port = free_port()
             self._command = [part.format(port=self.port) for part in self._template]
             try:
-                return self.start()
+                self.start()
             except AssertionError:
                 self.kill()
                 if not attempts_left:
                     raise
+            else:
+                return
 
     def start(self) -> None:
         self._process = subprocess.Popen(

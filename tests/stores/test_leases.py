@@ -80,7 +80,7 @@ def cached(memory, function, lease=30.0):
 def lease_of(function, *args):
     bound = pipeline_of(function)[CacheResult].bounds[0]
     tier = bound.tier(bound.terms)
-    return tier.key_of(tier.hash_of(args, {}).fork().add(b"lease"))
+    return tier.names.key_of(tier.names.hash_of(args, {}).fork().add(b"lease"))
 
 
 def now():
@@ -120,6 +120,18 @@ def test_a_value_that_comes_ends_the_waiting(memory, calls):
         assert await asyncio.gather(one("a"), other("a")) == ["A", "A"]
         assert now() - start <= 0.3 + 0.26
         assert calls == ["a"]
+
+    testing.run(main)
+
+
+def test_who_waits_for_a_lease_counts_each_value_once_however_often_it_looks(memory, calls):
+    first, second = (AiocacheStore(memory, namespace="n", lease=30.0) for _ in range(2))
+    one, other = (cache_result(60, store=store)(functions.slow) for store in (first, second))
+
+    async def main():
+        await asyncio.gather(one("a"), other("a"))
+        counted = sorted((info.hits, info.misses) for info in (first.info(), second.info()))
+        assert (calls, counted) == (["a"], [(0, 1), (1, 0)])
 
     testing.run(main)
 

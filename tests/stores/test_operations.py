@@ -15,6 +15,7 @@ from aiocache import MemcachedCache, RedisCache
 from redis.asyncio.cluster import RedisCluster
 
 from asyncguard import testing
+from asyncguard._runtime import clock as clocks
 from asyncguard.stores import AiocacheStore
 from asyncguard.stores._facts import Failed
 from tests.stores import servers
@@ -274,6 +275,21 @@ def test_a_client_that_is_slow_to_give_up_costs_no_more_than_the_timeout():
         start = asyncio.get_running_loop().time()
         assert await store.read(["a"]) == Failed("TimeoutError")
         assert asyncio.get_running_loop().time() - start == pytest.approx(0.25)
+        await store.aclose()
+
+    testing.run(main)
+
+
+def test_time_in_which_the_loop_was_busy_is_not_charged_to_the_store():
+    class Prompt(Backend):
+        async def get(self, key, **options):
+            await asyncio.sleep(0.1)
+
+    async def main():
+        store = AiocacheStore(Prompt(), namespace="n", timeout=0.25)
+        # The answer and the end of the time are found at the same moment, when the loop is free again.
+        asyncio.get_running_loop().call_later(0.01, clocks.current().advance, 10.0)
+        assert await store.read(["a"]) == [None]
         await store.aclose()
 
     testing.run(main)

@@ -177,7 +177,7 @@ def test_keys_are_short_and_plain_whatever_the_names_are(make):
     function = cache_result(60, store=store, version="v 1: ü" * 40)(functions.embed)
     bound = next(iter(handle(function).bounds))
     tier = bound.tier(bound.terms)
-    key = tier.key_of(tier.hash_of(("x" * 10_000,), {}))
+    key = tier.names.key_of(tier.names.hash_of(("x" * 10_000,), {}))
     assert key.startswith("ag1:" + "n" * 40 + ":tests.stores.functions.embed:")
     assert len(key.encode()) <= 200
     assert key.isascii()

@@ -150,7 +150,7 @@ def test_rubbish_in_the_server_under_load_is_a_miss_and_never_executed(kind, own
         await stores[0].link().finish(60.0)
         bound = handle(functions_[0]).bounds[0]
         tier = bound.tier(bound.terms)
-        keys = [tier.key_of(tier.hash_of((text,), {})) for text in texts]
+        keys = [tier.names.key_of(tier.names.hash_of((text,), {})) for text in texts]
         good = await stores[0].read(keys)
         assert all(isinstance(each, bytes) for each in good)
         await stores[0].write([(key, rubbish(each, rng)) for key, each in zip(keys, good, strict=True)], 600)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import asyncguard as ag
-from asyncguard.strategies._cache_values import isolated, size_of
+from asyncguard.strategies._cache.values import isolated, size_of
 
 
 class Storage:

@@ -9,14 +9,14 @@ from asyncguard._machines.circles import CircularWaitError
 from asyncguard._machines.flight import Flight, Flights, State, Waiter, Work
 from asyncguard._machines.keys import UnkeyableError, freeze
 from asyncguard._runtime import flights as running
-from asyncguard.strategies._cache_calls import circular
-from asyncguard.strategies._cache_rows import Row, items_of, like
+from asyncguard.strategies._cache.calls import circular
+from asyncguard.strategies._cache.items_rows import Row, items_of, like
 
 if TYPE_CHECKING:
     from asyncguard._machines.keyer import Keyer
-    from asyncguard.strategies._cache_bound import Bound
-    from asyncguard.strategies._cache_core import Args, Kwargs
-    from asyncguard.strategies._cache_options import CacheItemsOptions
+    from asyncguard.strategies._cache.bound import Bound
+    from asyncguard.strategies._cache.options import CacheItemsOptions
+    from asyncguard.strategies._cache.place import Args, Kwargs
 
 
 class Batch:
@@ -74,7 +74,7 @@ class Batch:
             for key in keys:
                 tags = self.terms.tags_of((self.items[key],), {})
                 flights[key], new = table.join(key, waiter, inside=here, work=work, tags=tags, anew=anew)
-                if new and (anew or not self._answered(flights[key])):
+                if new and (anew or not self.cell.answer(flights[key], self.core)):
                     begun.append(flights[key])
         except BaseException as error:  # noqa: BLE001 - it is raised again
             self.give_up(flights, begun, waiter, error)
@@ -91,13 +91,6 @@ class Batch:
         if isinstance(error, CircularWaitError):
             raise circular(self.bound.name) from None
         raise error
-
-    def _answered(self, flight: Flight) -> bool:
-        entry = self.cell.entries.get(flight.key)
-        if entry is None or entry.state(self.core.now()) != "hit":
-            return False
-        running.wake(self.cell.flights.done(flight, entry))
-        return True
 
     def collect(self, flights: Mapping[Hashable, Flight]) -> list[Hashable]:
         """Take the rows of flights that are over; return the keys that have to be asked for anew.

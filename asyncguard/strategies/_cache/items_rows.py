@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from asyncguard._machines.entries import Entry
-from asyncguard.strategies._cache_values import is_masked
+from asyncguard.strategies._cache.values import is_masked
 
 Join = Callable[[Sequence[Entry]], Any]
 

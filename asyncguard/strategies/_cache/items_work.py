@@ -8,10 +8,10 @@ from typing import Any
 from asyncguard import events
 from asyncguard._machines.flight import Flight, State, Work
 from asyncguard._runtime import flights as running
-from asyncguard.strategies import _cache_making as making
-from asyncguard.strategies import _cache_values as values
-from asyncguard.strategies._cache_batch import Batch
-from asyncguard.strategies._cache_rows import NOT_OWN, Join, Row, split
+from asyncguard.strategies._cache import values
+from asyncguard.strategies._cache.items_batch import Batch
+from asyncguard.strategies._cache.items_rows import NOT_OWN, Join, Row, split
+from asyncguard.strategies._cache.work import fail, store
 
 
 class BatchWork:
@@ -50,32 +50,34 @@ class BatchWork:
                 continue
             stored += kept
             running.wake(self._flights.done(flight, row))
-        if stored and self._batch.bound.heard():
-            self._batch.bound.emit(events.CacheStored, items=stored)
+        self._batch.bound.told_items(events.CacheStored, stored)
 
     def _row(self, flight: Flight, value: Any, join: Join) -> tuple[Row, bool]:
         values.refuse(self._name, value)
         batch = self._batch
         life = batch.terms.lifetime(value)
         row = Row(*values.isolated(value, batch.options.isolation, own=join not in NOT_OWN))
-        row.join, row.took, row.tags = join, batch.core.now() - self._started, flight.tags
+        now = batch.core.now()
+        row.join, row.took, row.tags = join, now - self._started, flight.tags
         if life is None:
             return row, False
-        change = making.store(batch, row, life, flight.key, flight)
+        row.live(now, life)
+        change = store(batch, flight.key, row, flight, now)
         stored, change.stored = change.stored, False
-        batch.bound.report(change)
+        if batch.bound.heard():
+            batch.bound.report(change)
         return row, stored
 
     def _failed(self, chunk: Sequence[Flight], error: BaseException) -> None:
         """Fail the items of a chunk, except those for which something good enough is known."""
         self._refreshed(ok=False)
         for flight in chunk:
-            making.fail(self._batch, flight, self._batch.spare.get(flight.key), error)
+            fail(self._batch, flight, self._batch.spare.get(flight.key), error)
 
     def _refreshed(self, *, ok: bool) -> None:
-        bound = self._batch.bound
-        if self._background and bound.heard():
-            bound.emit(events.CacheRefreshed, ok=ok, seconds=self._batch.core.now() - self._started)
+        if self._background:
+            batch = self._batch
+            batch.bound.told(events.CacheRefreshed, ok=ok, seconds=batch.core.now() - self._started)
 
     def ended(self, error: BaseException | None) -> None:
         """Settle what the work left open: with an error, or so that those who wait ask anew."""

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 from asyncguard import events
 from asyncguard._machines.entries import Entry
 from asyncguard._runtime import cache_switch
-from asyncguard.strategies import _cache_calls as calls
-from asyncguard.strategies._cache_calls import Call
+from asyncguard.strategies._cache.calls import Call, refresh_behind
 
 if TYPE_CHECKING:
-    from asyncguard.strategies._cache_bound import Bound
-    from asyncguard.strategies._cache_core import Args, Cell, Kwargs
-
-REFRESH_LEAST = 10.0
-REFRESH_FACTOR = 4.0
+    from asyncguard.strategies._cache.bound import Bound
+    from asyncguard.strategies._cache.core import Cell
+    from asyncguard.strategies._cache.place import Args, Kwargs
 
 
 def look(bound: Bound, args: Args, kwargs: Kwargs) -> Any:
@@ -70,17 +67,5 @@ def _old(call: Call, entry: Entry) -> Any:
         return call
     hit(call.bound, call.cell, entry, now)
     if state in {"refresh", "stale"} and now >= entry.retry_at:
-        behind(call, entry)
+        refresh_behind(call, entry)
     return entry.give()
-
-
-def behind(call: Call, entry: Entry) -> None:
-    """Refresh an entry in the background."""
-    call.how = "background"
-    call.entry = entry
-    calls.refresh_behind(call, patience(entry.took))
-
-
-def patience(took: float) -> float:
-    """Return how long a background refresh may take that took so many seconds before."""
-    return max(REFRESH_LEAST, REFRESH_FACTOR * took)

@@ -5,28 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncguard import events
+from asyncguard._machines.entries import Entry
 from asyncguard._machines.flight import Flight, State
 from asyncguard._runtime import flight_tasks, flights_sync
 from asyncguard._runtime import flights as running
-from asyncguard.strategies import _cache_values as values
+from asyncguard.strategies._cache import values
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from asyncguard._machines.entries import Entry, Lifetime
     from asyncguard._machines.store import Change, Lease
-    from asyncguard.strategies._cache_batch import Batch
-    from asyncguard.strategies._cache_calls import Call
+    from asyncguard.strategies._cache.calls import Call
+    from asyncguard.strategies._cache.items_batch import Batch
 
 ERROR_PAUSE = 5.0
 """After a failure, so many seconds a stale value answers at once: an outage must not cost every call a whole retry."""
 
-_FLIGHTS = frozenset(
-    {__name__, flight_tasks.__name__, flights_sync.__name__, "asyncguard.strategies._cache_batch_work"}
-)
+_OUR_FRAMES = frozenset({__name__, flight_tasks.__name__, flights_sync.__name__, f"{__package__}.items_work"})
 
 
-class Making:
+class CallWork:
     """The computation of the value of a call, for the flight that the call has begun.
 
     `missed`: tell of the miss first, in the context of the work. A listener that asks for the same value is then one
@@ -75,7 +73,7 @@ class Making:
         """Store the value and give it to those who wait; if that fails (a wrong ttl, say) they get that error."""
         call, flight = self._call, self._flight
         try:
-            entry = call.bound.accept(call, value, flight)
+            entry = accept(call, value, flight)
         except Exception as error:  # noqa: BLE001 - an option of the user's that failed: those who wait get it
             self._failed(error)
             return
@@ -91,9 +89,31 @@ class Making:
         fail(call, self._flight, call.entry, error)
 
     def _refreshed(self, *, ok: bool) -> None:
-        bound = self._call.bound
+        call = self._call
+        call.bound.told(events.CacheRefreshed, ok=ok, seconds=call.core.now() - call.started)
+
+
+def accept(call: Call, value: Any, lease: Lease) -> Entry:
+    """Make an entry of a value and store it, if it may be stored."""
+    bound, terms = call.bound, call.terms
+    values.refuse(bound.name, value)
+    life = terms.lifetime(value)
+    entry = Entry(*values.isolated(value, terms.isolation))
+    now = call.core.now()
+    entry.took, entry.tags = now - call.started, call.tags
+    if life is not None:
+        entry.live(now, life)
+        change = store(call, call.key, entry, lease, now)
         if bound.heard():
-            bound.emit(events.CacheRefreshed, ok=ok, seconds=self._call.core.now() - self._call.started)
+            bound.report(change, entry.size)
+    return entry
+
+
+def store(at: Call | Batch, key: Hashable, entry: Entry, lease: Lease, now: float) -> Change:
+    """Store an entry for what is left of its life."""
+    if at.terms.max_bytes is not None:
+        entry.size = values.size_of(entry.value) + values.size_of(key)
+    return at.cell.store.put(at.cell, key, entry, at.terms.bounds, now, lease)
 
 
 def fail(at: Call | Batch, flight: Flight, spare: Entry | None, error: BaseException) -> None:
@@ -114,15 +134,6 @@ def _without_our_frames(error: BaseException) -> BaseException:
     tensors in them, until the garbage collector comes.
     """
     traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") in _FLIGHTS:
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") in _OUR_FRAMES:
         traceback = traceback.tb_next
     return error.with_traceback(traceback)
-
-
-def store(at: Call | Batch, entry: Entry, life: Lifetime, key: Hashable, lease: Lease) -> Change:
-    """Store an entry, whose life begins now."""
-    now = at.core.now()
-    entry.live(now, life)
-    if at.terms.max_bytes is not None:
-        entry.size = values.size_of(entry.value) + values.size_of(key)
-    return at.cell.store.put(at.cell, key, entry, at.terms.bounds, now, lease)

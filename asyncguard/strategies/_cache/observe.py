@@ -11,16 +11,17 @@ from asyncguard import events
 from asyncguard._machines import shape
 from asyncguard._machines.store import Lease
 from asyncguard._runtime import cache_switch
-from asyncguard.strategies import _cache_values as values
-from asyncguard.strategies._cache_batch import Batch
-from asyncguard.strategies._cache_batch_work import BatchWork
-from asyncguard.strategies._cache_look import hit
-from asyncguard.strategies._cache_terms import Terms
+from asyncguard.strategies._cache import values
+from asyncguard.strategies._cache.items_batch import Batch
+from asyncguard.strategies._cache.items_work import BatchWork
+from asyncguard.strategies._cache.look import hit
+from asyncguard.strategies._cache.options import Terms
+from asyncguard.strategies._cache.work import accept
 
 if TYPE_CHECKING:
-    from asyncguard.strategies._cache_bound import Bound
-    from asyncguard.strategies._cache_calls import Call
-    from asyncguard.strategies._cache_core import Args, Kwargs
+    from asyncguard.strategies._cache.bound import Bound
+    from asyncguard.strategies._cache.calls import Call
+    from asyncguard.strategies._cache.place import Args, Kwargs
 
 
 def look(call: Call) -> bool:
@@ -45,7 +46,7 @@ def store(call: Call, wanted: bool, value: Any) -> None:  # noqa: FBT001 - what 
     """Keep the value, so that the next look-up can tell."""
     if wanted and not values.is_used_once(value):
         with _harmless(call.bound, "store"):
-            call.bound.accept(call, value, Lease())
+            accept(call, value, Lease())
 
 
 # --- item by item -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""One guarded function in its cache: where its values are, and what becomes of a new one."""
+"""One guarded function in its cache: where its values are, and how it waits and tells."""
 
 from __future__ import annotations
 
@@ -7,24 +7,19 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from asyncguard import events
-from asyncguard._machines.entries import Entry
 from asyncguard._machines.flight import Flight, Flights
-from asyncguard._machines.store import Change, Lease
+from asyncguard._machines.store import Change
 from asyncguard._runtime import dispatch, flights_sync, parking
 from asyncguard._runtime.colour import name_of
 from asyncguard.errors import CallTimeoutError
-from asyncguard.strategies import _cache_core as cores
-from asyncguard.strategies import _cache_making as making
-from asyncguard.strategies import _cache_values as values
-from asyncguard.strategies._cache_calls import Call
-from asyncguard.strategies._cache_core import Args, Cell, Core, Place
-from asyncguard.strategies._cache_options import KeyRules
-from asyncguard.strategies._cache_terms import Terms
+from asyncguard.strategies._cache.core import Cell, Core
+from asyncguard.strategies._cache.options import KeyRules, Terms
+from asyncguard.strategies._cache.place import Args, Place, own_parameter, unbound
 
 if TYPE_CHECKING:
     from asyncguard._pipeline import Site
-    from asyncguard.strategies._cache_base import CacheStrategy
-    from asyncguard.strategies._cache_tier import Tier
+    from asyncguard.strategies._cache.store_tier import Tier
+    from asyncguard.strategies._cache.strategy import CacheStrategy
 
 _MOST_TIERS = 8  # a program that overrides key rules for every call must not fill the memory
 _REPORTED = frozenset({"size", "bytes", "expired"})
@@ -55,7 +50,7 @@ class Bound:
         """Find the place of the function in the cache, and whether the driver's short cut is right for it."""
         strategy = self.strategy
         self.terms = Terms(strategy.options)
-        self.function, self.prefix = cores.resolve(self.site.function)
+        self.function, self.prefix = unbound(self.site.function)
         self.name = name_of(self.site.function)
         place = self.place = self.at(strategy.core, strategy.options.rules)
         short_cut = place.quick and not self.site.monitored and strategy.short_cut
@@ -71,7 +66,7 @@ class Bound:
         rules = terms.options.rules
         tier = self.tiers.get((store, rules))
         if tier is None:
-            from asyncguard.strategies._cache_tier import Tier
+            from asyncguard.strategies._cache.store_tier import Tier
 
             if len(self.tiers) >= _MOST_TIERS:
                 self.tiers.clear()
@@ -81,7 +76,7 @@ class Bound:
 
     def at(self, core: Core, rules: KeyRules) -> Place:
         """Return the place of the function in some state, under some rules."""
-        own = cores.own_parameter(self.function, self.prefix, rules)
+        own = own_parameter(self.function, self.prefix, rules)
         return core.place(self.function, self.name, rules, own)
 
     def forces(self) -> tuple[Core, Terms, Place]:
@@ -101,31 +96,6 @@ class Bound:
         """Return the arguments with the object of a bound method in front."""
         return (*self.prefix, *args) if self.prefix else args
 
-    # --- the value ---
-
-    def accept(self, call: Call, value: Any, lease: Lease) -> Entry:
-        """Make an entry of a value and store it, if it may be stored."""
-        values.refuse(self.name, value)
-        terms = call.terms
-        life = terms.lifetime(value)
-        entry = Entry(*values.isolated(value, terms.isolation))
-        entry.took, entry.tags = call.core.now() - call.started, call.tags
-        if life is not None:
-            change = making.store(call, entry, life, call.key, lease)
-            if self.heard():
-                self.report(change, entry.size)
-        return entry
-
-    def report(self, change: Change, nbytes: int = 0, items: int = 1) -> None:
-        """Tell what a write did."""
-        if not self.heard():
-            return
-        if change.stored:
-            self.emit(events.CacheStored, items=items, nbytes=nbytes)
-        for reason, count in Counter(reason for _, reason in change.gone).items():
-            if reason in _REPORTED:
-                self.emit(events.CacheEvicted, items=count, reason=reason)
-
     # --- waiting of plain functions ---
 
     def wait(self, table: Flights, flights: Sequence[Flight], spot: parking.ThreadSpot) -> None:
@@ -142,16 +112,24 @@ class Bound:
         """Tell whether anybody listens (`Strategy.heard`, without its calls: every hit asks)."""
         return bool(dispatch.handlers) or self.site.monitored or self.strategy.options.on_event is not None
 
-    def told_items(self, event: type[events.Event], items: int) -> None:
-        """Tell what became of some items, unless there are none or nobody listens."""
-        if items and self.heard():
-            self.emit(event, items=items)
-
     def emit(self, event: type[events.Event], **facts: Any) -> None:
         """Tell what happened."""
         self.strategy.emit(self.site, event(**self.strategy.facts(self.site), **facts))
 
-    def told(self, event: type[events.Event]) -> None:
-        """Tell what became of a call, unless nobody listens."""
+    def told(self, event: type[events.Event], **facts: Any) -> None:
+        """Tell what happened, unless nobody listens."""
         if self.heard():
-            self.emit(event)
+            self.emit(event, **facts)
+
+    def told_items(self, event: type[events.Event], items: int) -> None:
+        """Tell what became of some items, unless there are none or nobody listens."""
+        if items:
+            self.told(event, items=items)
+
+    def report(self, change: Change, nbytes: int = 0) -> None:
+        """Tell what a write did, to those who listen."""
+        if change.stored:
+            self.emit(events.CacheStored, nbytes=nbytes)
+        for reason, count in Counter(reason for _, reason in change.gone).items():
+            if reason in _REPORTED:
+                self.emit(events.CacheEvicted, items=count, reason=reason)

@@ -1,4 +1,4 @@
-"""What one function has in a store: under which names, in which form, and since when it counts.
+"""What one function has in a store: in which form, and since when it counts.
 
 A value counts if its computation began after the last `clear` of the function and the last `invalidate_tag` of each of
 its tags. Both are a moment under a name of its own, read together with the value: no store has to be searched.
@@ -6,95 +6,51 @@ its tags. Both are a moment under a name of its own, read together with the valu
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncguard import events
-from asyncguard._machines.canonical import Hash, encode, encode_key
-from asyncguard._machines.entries import Entry
-from asyncguard._machines.flight import Flight, State
-from asyncguard._machines.store_names import NamelessError, store_name
+from asyncguard._machines.entries import Entry, Lifetime
+from asyncguard._machines.flight import State
 from asyncguard._runtime import clock as clocks
 from asyncguard.stores import _envelope
 from asyncguard.stores._aiocache import AiocacheStore
 from asyncguard.stores._backends import MOST_TTL
 from asyncguard.stores._codec import annotation_of
 from asyncguard.stores._facts import Failed
-from asyncguard.strategies import _cache_values as values
-from asyncguard.strategies._cache_options import CacheItemsOptions, CacheOptions
-from asyncguard.strategies._cache_slots import FORM_OF, Looked, Slot, entry_of, life_of
+from asyncguard.strategies._cache import values
+from asyncguard.strategies._cache.items_rows import Join, Row, as_list, as_tuple, of_numpy
+from asyncguard.strategies._cache.options import CacheItemsOptions, CacheOptions
+from asyncguard.strategies._cache.store_names import Names, Slot
 
 if TYPE_CHECKING:
-    from asyncguard.strategies._cache_batch import Batch
-    from asyncguard.strategies._cache_bound import Bound
-    from asyncguard.strategies._cache_calls import Call
-    from asyncguard.strategies._cache_core import Args, Kwargs, Place
+    from asyncguard.strategies._cache.bound import Bound
+    from asyncguard.strategies._cache.calls import Call
+    from asyncguard.strategies._cache.items_batch import Batch
+    from asyncguard.strategies._cache.place import Place
 
-_LONGEST_NAME = 60
-_LONGEST_VERSION = 24
+_JOINS: tuple[Join | None, ...] = (None, as_list, as_tuple, of_numpy)
+_FORM_OF: dict[Any, int] = {join: form for form, join in enumerate(_JOINS) if join is not None}
+
+
+class Looked(NamedTuple):
+    """What a look into a store has brought, if it `answered`; `there` has those of the other keys that it has."""
+
+    answered: bool
+    entries: dict[Slot, Entry]
+    there: set[str]
 
 
 class Tier:
     """One function in a store."""
 
     def __init__(self, bound: Bound, place: Place, store: AiocacheStore, options: CacheOptions) -> None:
-        name, version = _name_of(bound), options.version
+        self.items = isinstance(options, CacheItemsOptions)
+        self.names = Names(bound, place, store.namespace, items=self.items)
+        self.name = self.names.cleared
         self.bound = bound
         self.store = store
-        self.items = isinstance(options, CacheItemsOptions)
         self.codec = store.codec_for(annotation_of(bound.function, items=self.items))
-        self.keyer = place.keyer.for_store()
-        self._place = place
-        self._base = Hash("asyncguard 1", store.namespace, name, version, self.items)
-        readable = f"{_plain(name)[-_LONGEST_NAME:]}:{_plain(version or '')[:_LONGEST_VERSION]}"
-        self._prefix = f"ag1:{store.namespace}:{readable}:"
-        self.name = self._cleared = self.key_of(self._base.fork().add(b"clear"))
-
-    # --- names --------------------------------------------------------------------------------------------------------
-
-    def hash_of(self, args: Args, kwargs: Kwargs) -> Hash:
-        """Return the hash of the function and what makes up the key of a call; of a batch, without the items.
-
-        Raises TypeError naming the parameter whose argument means something in this process only.
-        """
-        args = self.bound.full(args)
-        found = self._base.fork().add(b"value")
-        owner = self._place.owner(args, kwargs)
-        if owner is not self._place:
-            found.add(self._owner(owner))
-        key = self._place.rules.key
-        if self.items:
-            return found.add(encode_key(self.keyer.of_values(self.keyer.bind(args, kwargs))))
-        if key is not None:
-            return found.add(encode_key(self.keyer.of_value("key=", key(*args, **kwargs))))
-        return found.add(encode_key(self.keyer(args, kwargs)))
-
-    def hash_of_item(self, base: Hash, over: str, item: Any) -> Hash:
-        """Return the hash of an item, from that of its batch."""
-        key = self._place.rules.key
-        name, value = (over, item) if key is None else ("key=", key(item))
-        return base.fork().add(encode_key(self.keyer.of_value(name, value)))
-
-    def slot(self, found: Hash, flight: Flight, spare: Entry | None = None) -> Slot:
-        """Return the place of a value."""
-        return Slot(self.key_of(found), self.key_of(found.fork().add(b"lease")), flight, spare)
-
-    def key_of(self, found: Hash) -> str:
-        """Return the key in the store that a hash stands for."""
-        return self._prefix + found.hex()
-
-    def _tag(self, tag: Hashable) -> str:
-        return self.key_of(self._base.fork().add(b"tag").add(encode(str(tag))))
-
-    def _owner(self, owner: Any) -> bytes:
-        kind = cast("type[object]", type(owner))
-        if not hasattr(kind, "__cache_key__"):
-            raise TypeError(
-                f"{self.bound.name}: which {kind.__qualname__} it is means something in this process only; for a store "
-                "give the class a method __cache_key__() that returns what its objects differ by, or "
-                'ignore=("self",) if the result does not depend on the object'
-            )
-        return encode_key(self.keyer.of_value("self", owner))
 
     def on_asyncio(self) -> Tier:
         """Return itself; raises RuntimeError on trio, where the clients of stores cannot run."""
@@ -104,25 +60,31 @@ class Tier:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    async def look(self, at: Call | Batch, slots: Sequence[Slot], extra: Sequence[str] = ()) -> Looked:
-        """Ask for values, for what was invalidated, and for some other keys, in one request."""
-        tags = list({self._tag(tag): None for slot in slots for tag in slot.flight.tags})
-        names = [*[slot.key for slot in slots], self._cleared, *tags, *extra]
+    async def look(
+        self, at: Call | Batch, slots: Sequence[Slot], extra: Sequence[str] = (), *, again: bool = False
+    ) -> Looked:
+        """Ask for values, for what was invalidated, and for some other keys, in one request.
+
+        `again`: a look for them has been counted; of what is found now, a miss becomes a hit.
+        """
+        tags = list({self.names.tag(tag): None for slot in slots for tag in slot.flight.tags})
+        names = [*[slot.key for slot in slots], self.names.cleared, *tags, *extra]
         answer = await self.store.read(names)
         if isinstance(answer, Failed):
             self.errored("get", answer)
-            return Looked(None, {}, set())
+            return Looked(answered=False, entries={}, there=set())
         found = dict(zip(names, answer, strict=True))
-        since = {name: await self._moment(name, found[name]) for name in (self._cleared, *tags)}
+        since = {name: await self._moment(name, found[name]) for name in (self.names.cleared, *tags)}
         entries: dict[Slot, Entry] = {}
         for slot in slots:
-            begun = max(since[name] for name in (self._cleared, *map(self._tag, slot.flight.tags)))
+            begun = max(since[name] for name in (self.names.cleared, *map(self.names.tag, slot.flight.tags)))
             entry = self._entry(at, slot, found[slot.key], begun)
             if entry is not None:
                 entries[slot] = entry
-        self.store.counts.hits += len(entries)
-        self.store.counts.misses += len(slots) - len(entries)
-        return Looked(found, entries, {name for name in extra if found[name] is not None})
+        counts = self.store.counts
+        counts.hits += len(entries)
+        counts.misses += -min(len(entries), counts.misses) if again else len(slots) - len(entries)
+        return Looked(answered=True, entries=entries, there={name for name in extra if found[name] is not None})
 
     async def _moment(self, name: str, data: Any) -> float:
         """Return since when values count. Where that is damaged, none does that is there, and the damage is mended."""
@@ -153,10 +115,10 @@ class Tier:
         except Exception as error:  # noqa: BLE001 - whatever foreign bytes make of a decoder
             self.unreadable(type(error).__name__)
             return None
-        entry = entry_of(envelope.form, *values.isolated(value, at.terms.isolation))
+        entry = _entry_of(envelope.form, *values.isolated(value, at.terms.isolation))
         entry.took, entry.tags = envelope.took, slot.flight.tags
         now = at.core.now()
-        entry.live(now - (wall - envelope.created), life_of(at, envelope.ttl))
+        entry.live(now - (wall - envelope.created), _life_of(at, envelope.ttl))
         return entry if now < entry.dead else None
 
     def unreadable(self, what: str) -> None:
@@ -185,7 +147,7 @@ class Tier:
         except Exception as error:  # noqa: BLE001 - a codec of the user's may raise anything
             self._unencodable(error)
             return None
-        form = FORM_OF.get(getattr(entry, "join", None), 0)
+        form = _FORM_OF.get(getattr(entry, "join", None), 0)
         if self.items and not form:
             self._unencodable(TypeError("rows of such an array"))
             return None
@@ -227,11 +189,11 @@ class Tier:
 
     async def forget_tag(self, tag: str) -> None:
         """Let no value count whose computation began before now and that carries a tag."""
-        await self._mark([self._tag(tag)])
+        await self._mark([self.names.tag(tag)])
 
     async def clear(self) -> None:
         """Let no value count whose computation began before now."""
-        await self._mark([self._cleared])
+        await self._mark([self.names.cleared])
 
     async def _mark(self, names: Sequence[str]) -> None:
         now = self.store.wall()
@@ -252,15 +214,19 @@ class Tier:
             self.bound.emit(events.CacheErrored, operation=f"store {operation}", error=error)
 
 
-def _name_of(bound: Bound) -> str:
-    """Return the name of a function in stores; raises TypeError if it has none."""
-    if not bound.is_async:
-        raise TypeError(f"{bound.name}: store= is for async def functions, its clients are asyncio's")
-    try:
-        return store_name(bound.site.function)
-    except NamelessError as error:
-        raise TypeError(f"{bound.name} cannot have a store: {error}") from None
+def _entry_of(form: int, value: Any, copy: Any) -> Entry:
+    """Return an entry of a whole value, or of a row with how rows of its form are put together."""
+    join = _JOINS[form]
+    if join is None:
+        return Entry(value, copy)
+    row = Row(value, copy)
+    row.join = join
+    return row
 
 
-def _plain(text: str) -> str:
-    return "".join(each if each.isascii() and (each.isalnum() or each in "._-") else "_" for each in text)
+def _life_of(at: Call | Batch, ttl: float) -> Lifetime:
+    """Return how long a value of the store lives here: by our options, and no longer than its writer said."""
+    options: Any = at.terms.options
+    own = ttl if callable(options.ttl) else min(ttl, options.ttl)
+    refresh_at = 1.0 if options.refresh_at is None else options.refresh_at
+    return Lifetime(own, options.stale_while_revalidate, options.stale_if_error, refresh_at)

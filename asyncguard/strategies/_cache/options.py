@@ -1,4 +1,4 @@
-"""The options of cache_result and cache_items, checked when a cache is made."""
+"""The options of cache_result and cache_items, checked when a cache is made, and what follows from them."""
 
 from __future__ import annotations
 
@@ -161,6 +161,34 @@ class CacheItemsOptions(CacheOptions):
     def rules(self) -> KeyRules:
         """What makes up the keys: the items are no part of what their keys have in common."""
         return KeyRules(self.key, (*_as_tuple(self.ignore), self.over), _as_tuple(self.vary_on), self.version)
+
+
+class Terms:
+    """The options, and what those come to that are the same for all calls, worked out once and not at every call.
+
+    `kept`: the work goes on when nobody waits for it any more.
+    """
+
+    __slots__ = ("_life", "_tags", "bounds", "isolation", "kept", "max_bytes", "options", "store")
+
+    def __init__(self, options: CacheOptions) -> None:
+        self.options = options
+        self.bounds = options.bounds
+        self.max_bytes = options.max_bytes
+        self.store = options.store
+        self.isolation = options.isolation
+        self.kept = options.on_abandon == "finish"
+        self._tags = None if callable(options.tags) else options.tags_of((), {})
+        asks = callable(options.ttl) or options.cache_if is not None or options.negative_ttl is not None
+        self._life = None if asks else options.lifetime(None)
+
+    def lifetime(self, value: Any) -> Lifetime | None:
+        """Return how long a value lives, None if it is not to be stored."""
+        return self.options.lifetime(value) if self._life is None else self._life
+
+    def tags_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
+        """Return the tags of a call."""
+        return self.options.tags_of(args, kwargs) if self._tags is None else self._tags
 
 
 def _check_ttl(ttl: Callable[[Any], object], decorator: str) -> None:

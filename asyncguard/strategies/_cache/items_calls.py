@@ -10,15 +10,15 @@ from asyncguard._machines.flight import Flight, Work
 from asyncguard._runtime import cache_switch, flights_sync, parking
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import flights as running
-from asyncguard.strategies import _cache_observe as observing
-from asyncguard.strategies._cache_batch import Batch
-from asyncguard.strategies._cache_batch_work import BatchWork
-from asyncguard.strategies._cache_bound import Bound
-from asyncguard.strategies._cache_look import patience
+from asyncguard.strategies._cache import observe
+from asyncguard.strategies._cache.bound import Bound
+from asyncguard.strategies._cache.calls import patience
+from asyncguard.strategies._cache.items_batch import Batch
+from asyncguard.strategies._cache.items_work import BatchWork
 
 if TYPE_CHECKING:
-    from asyncguard.strategies._cache_core import Args, Kwargs
-    from asyncguard.strategies._cache_rows import Row
+    from asyncguard.strategies._cache.items_rows import Row
+    from asyncguard.strategies._cache.place import Args, Kwargs
 
 
 def look(batch: Batch) -> list[Hashable]:
@@ -44,7 +44,7 @@ def look(batch: Batch) -> list[Hashable]:
             batch.spare[key] = row
     _hit(batch, now)
     if behind:
-        refresh_behind(batch, behind, max(row.took for row in batch.rows.values()))
+        refresh_items_behind(batch, behind, max(row.took for row in batch.rows.values()))
     return missing
 
 
@@ -70,13 +70,13 @@ async def fetch(batch: Batch, missing: list[Hashable], *, anew: bool = False) ->
 async def _flown(batch: Batch, missing: list[Hashable], *, anew: bool) -> dict[Hashable, Flight]:
     """Return the flights of the items, which are over."""
     spot = parking.async_spot()
-    work = new_work(batch)
+    work = Work(kept=batch.terms.kept)
     flights, begun = batch.join(missing, spot, work, anew=anew)
     try:
-        tell(batch, flights, begun)
+        _tell(batch, flights, begun)
         if begun:
-            computing = _computing(batch, begun, anew=anew)
-            running.start(work, computing.run, computing.ended)
+            computation = _work_of(batch, begun, anew=anew)
+            running.start(work, computation.run, computation.ended)
     except BaseException as error:  # noqa: BLE001 - whoever listens was interrupted; it is raised again
         batch.give_up(flights, begun, spot, error)
     await running.wait(batch.cell.flights, list(flights.values()), spot)
@@ -93,39 +93,34 @@ def fetch_sync(batch: Batch, missing: list[Hashable], *, anew: bool = False) -> 
 
 def _flown_sync(batch: Batch, missing: list[Hashable], *, anew: bool) -> dict[Hashable, Flight]:
     spot = parking.ThreadSpot()
-    work = new_work(batch)
+    work = Work(kept=batch.terms.kept)
     flights, begun = batch.join(missing, spot, work, anew=anew)
     try:
         if begun:
-            computing = BatchWork(batch, begun)
+            computation = BatchWork(batch, begun)
 
             def run() -> None:
-                tell(batch, flights, begun)  # in the context of the work: see `work_of`
-                computing.run_sync()
+                _tell(batch, flights, begun)  # in the context of the work: see CallWork
+                computation.run_sync()
 
-            flights_sync.lead(work, run, computing.ended)
+            flights_sync.lead(work, run, computation.ended)
         else:
-            tell(batch, flights, begun)
+            _tell(batch, flights, begun)
     except BaseException as error:  # noqa: BLE001 - it is raised again
         batch.give_up(flights, begun, spot, error)
     batch.bound.wait(batch.cell.flights, list(flights.values()), spot)
     return flights
 
 
-def _computing(batch: Batch, begun: list[Flight], *, background: bool = False, anew: bool = False) -> BatchWork:
+def _work_of(batch: Batch, begun: list[Flight], *, background: bool = False, anew: bool = False) -> BatchWork:
     if batch.terms.store is None:
         return BatchWork(batch, begun, background=background)
-    from asyncguard.strategies._cache_shared_items import SharedBatchWork
+    from asyncguard.strategies._cache.store_work import StoredBatchWork
 
-    return SharedBatchWork(batch, begun, background=background, anew=anew)
-
-
-def new_work(batch: Batch) -> Work:
-    """Return the work for the items that nobody computes yet."""
-    return Work(kept=batch.terms.kept)
+    return StoredBatchWork(batch, begun, background=background, anew=anew)
 
 
-def tell(batch: Batch, flights: dict[Hashable, Flight], begun: list[Flight]) -> None:
+def _tell(batch: Batch, flights: dict[Hashable, Flight], begun: list[Flight]) -> None:
     """Count what is computed and what is waited for."""
     joined = len(flights) - len(begun)
     batch.cell.misses += len(begun)
@@ -135,18 +130,18 @@ def tell(batch: Batch, flights: dict[Hashable, Flight], begun: list[Flight]) -> 
     batch.bound.told_items(events.CacheJoined, joined)
 
 
-def refresh_behind(batch: Batch, keys: list[Hashable], took: float) -> None:
+def refresh_items_behind(batch: Batch, keys: list[Hashable], took: float) -> None:
     """Refresh items in the background, in one work, unless they are being computed already."""
     work = Work(kept=True)
     _, begun = batch.join(keys, None, work, anew=False)
     if not begun:
         return
-    computing = _computing(batch, begun, background=True)
+    computation = _work_of(batch, begun, background=True)
     if batch.bound.is_async:
-        running.start(work, computing.run, computing.ended, patience(took))
+        running.start(work, computation.run, computation.ended, patience(took))
         batch.bound.strategy.remember(work)
     else:
-        batch.core.background.submit(work, computing.run_sync, computing.ended, patience(took))
+        batch.core.background.submit(work, computation.run_sync, computation.ended, patience(took))
 
 
 # --- leaving the cache aside ------------------------------------------------------------------------------------------
@@ -160,15 +155,15 @@ def is_aside(bound: Bound) -> bool:
 
 async def aside(bound: Bound, args: Args, kwargs: Kwargs) -> Any:
     """Make the call as it is; where the cache only observes, tell what it would have had."""
-    seen = observing.look_items(bound, args, kwargs)
+    seen = observe.look_items(bound, args, kwargs)
     result = await bound.fn(*args, **kwargs)
-    observing.store_items(seen, result)
+    observe.store_items(seen, result)
     return result
 
 
 def aside_sync(bound: Bound, args: Args, kwargs: Kwargs) -> Any:
     """Do the same for a plain function."""
-    seen = observing.look_items(bound, args, kwargs)
+    seen = observe.look_items(bound, args, kwargs)
     result = bound.fn(*args, **kwargs)
-    observing.store_items(seen, result)
+    observe.store_items(seen, result)
     return result

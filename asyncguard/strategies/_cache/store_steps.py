@@ -1,4 +1,4 @@
-"""The work of flights where there is a store: look there, else compute, give the value to those who wait, then write.
+"""The steps of work where there is a store: look there, else compute, give the value to those who wait, then write.
 
 With a lease, one process computes a key and the others look for its value, after 10 ms and then ever less often up to
 every 250 ms. Whatever stands in the way (a store that fails, a lease that lasts too long) ends in computing.
@@ -11,20 +11,16 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asyncguard import events
 from asyncguard._machines.entries import Entry
 from asyncguard._machines.flight import State
 from asyncguard._runtime import clock as clocks
-from asyncguard._runtime import flights as running
 from asyncguard.stores._facts import Failed
-from asyncguard.strategies._cache_calls import Call
-from asyncguard.strategies._cache_look import behind
-from asyncguard.strategies._cache_making import Making
-from asyncguard.strategies._cache_slots import Slot, put
-from asyncguard.strategies._cache_tier import Tier
+from asyncguard.strategies._cache.store_names import Slot
+from asyncguard.strategies._cache.store_tier import Tier
 
 if TYPE_CHECKING:
-    from asyncguard.strategies._cache_batch import Batch
+    from asyncguard.strategies._cache.calls import Call
+    from asyncguard.strategies._cache.items_batch import Batch
 
 _FIRST_POLL = 0.01
 _LONGEST_POLL = 0.25
@@ -42,7 +38,7 @@ class Job(Protocol):
         ...
 
 
-async def work(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot], *, anew: bool) -> None:
+async def look_or_compute(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot], *, anew: bool) -> None:
     """Do the work of flights."""
     wanted = list(slots) if anew else await _looked(job, at, tier, slots)
     if tier.store.lease is None or anew:
@@ -51,9 +47,9 @@ async def work(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot], *,
         await _leased(job, at, tier, wanted, tier.store.lease)
 
 
-async def _looked(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot]) -> list[Slot]:
+async def _looked(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot], *, again: bool = False) -> list[Slot]:
     """Take what the store has; return what is left."""
-    looked = await tier.look(at, slots)
+    looked = await tier.look(at, slots, again=again)
     return [slot for slot in slots if slot not in looked.entries or not job.take(slot, looked.entries[slot])]
 
 
@@ -121,7 +117,7 @@ async def _leased(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot],
 async def _polled(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot]) -> tuple[list[Slot], list[Slot]]:
     """Look for values that others compute; return those whose lease is gone, and those that are still computed."""
     running_slots = [slot for slot in slots if slot.flight.state is State.RUNNING]
-    looked = await tier.look(at, running_slots, [slot.lease for slot in running_slots])
+    looked = await tier.look(at, running_slots, [slot.lease for slot in running_slots], again=True)
     left = [s for s in running_slots if s not in looked.entries or not job.take(s, looked.entries[s])]
     if not looked.answered:
         return left, []
@@ -145,7 +141,7 @@ async def _claimed(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot]
         if not mine:
             return mine
         # The holder before us may have written between our look and our lease.
-        left = await _looked(job, at, tier, mine)
+        left = await _looked(job, at, tier, mine, again=True)
     except BaseException:
         _give_back(tier, slots)
         raise
@@ -159,63 +155,3 @@ def _give_back(tier: Tier, slots: Sequence[Slot]) -> None:
         token, slot.token = slot.token, None
         if token is not None:
             tier.store.beside(functools.partial(tier.store.release, slot.lease, token))
-
-
-# --- whole values -----------------------------------------------------------------------------------------------------
-
-
-class SharedMaking(Making):
-    """The computation of the value of a call, with a store."""
-
-    __slots__ = ()
-
-    async def run(self) -> None:
-        """Look in the store, else compute the value of a coroutine function, and write it."""
-        call, flight = self._call, self._flight
-        try:
-            tier = call.bound.tier(call.terms).on_asyncio()
-            found = tier.hash_of(call.args, call.kwargs)
-            slot = tier.slot(found, flight, call.entry)
-            await work(self, call, tier, [slot], anew=call.how == "anew")
-        except Exception as error:  # noqa: BLE001 - it goes to those who wait
-            if flight.state is State.RUNNING:
-                self._failed(error)
-
-    def take(self, slot: Slot, entry: Entry) -> bool:
-        """Answer the flight with an entry of the store, if it is good enough."""
-        call = self._call
-        state = entry.state(call.core.now())
-        if call.how == "background" and not newer(entry, call.entry, state):
-            return False
-        if state == "error":
-            call.entry = slot.spare = entry
-            return False
-        answer(call, slot, entry, call.cell.flights)
-        if state in {"refresh", "stale"}:
-            again = Call(call.bound, call.args, call.kwargs, "background")
-            behind(again.at(call.core, call.terms, call.cell, call.key), entry)
-        return True
-
-    async def compute(self, slots: Sequence[Slot]) -> None:
-        """Compute the value and give it to those who wait."""
-        del slots
-        call = self._call
-        if call.how != "background":
-            call.bound.told(events.CacheMissed)
-        await Making.run(self)
-
-
-def newer(entry: Entry, known: Entry | None, state: str) -> bool:
-    """Tell whether another process has refreshed what is known here."""
-    return state == "hit" and (known is None or entry.created > known.created)
-
-
-def answer(at: Call | Batch, slot: Slot, entry: Entry, flights: Any) -> None:
-    """End a flight with an entry of the store, which this process keeps from now on."""
-    put(at, at.cell, slot, entry)
-    at.cell.misses -= 1
-    at.cell.hits += 1
-    now = at.core.now()
-    if at.bound.heard():
-        at.bound.emit(events.CacheHit, age=now - entry.created, stale=now >= entry.fresh, layer="store")
-    running.wake(flights.done(slot.flight, entry))

@@ -1,41 +1,28 @@
-"""The handles to a cache: the whole of it, and one function of it."""
+"""What CacheResult and CacheItems have in common: the whole cache, its contents, its functions, its end."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asyncguard._machines import checks
-from asyncguard._machines.binder import signature_of
 from asyncguard._machines.flight import Work
 from asyncguard._pipeline import Pipeline, Site, record_of
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import colour, flights, reclaim
 from asyncguard._strategy import Transparent
-from asyncguard.strategies import _cache_calls as calls
-from asyncguard.strategies import _cache_core as cores
-from asyncguard.strategies._cache_bound import Bound
-from asyncguard.strategies._cache_calls import Call
-from asyncguard.strategies._cache_core import Args, Core
-from asyncguard.strategies._cache_options import CacheOptions
-from asyncguard.strategies._cache_terms import Terms
+from asyncguard.strategies._cache.bound import Bound
+from asyncguard.strategies._cache.core import Core
+from asyncguard.strategies._cache.handles import CachedFunction
+from asyncguard.strategies._cache.options import CacheOptions, Terms
+from asyncguard.strategies._cache.place import unbound
 
 if TYPE_CHECKING:
-    from asyncguard._machines.entries import Entry
     from asyncguard._runtime.clock import Clock
-    from asyncguard.strategies._cache_tier import Tier
-
-
-@dataclass(frozen=True, slots=True)
-class Cached:
-    """A value found in the cache, its age in seconds, and whether it is past its time to live."""
-
-    value: Any
-    age: float
-    stale: bool
+    from asyncguard.strategies._cache.store_tier import Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +46,7 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
     __slots__ = ("_chosen",)  # the pipeline whose function the handle is about, None: all of them
 
     short_cut: ClassVar[bool] = False  # whether the driver has one for hits on an int or a str
-    handle: ClassVar[type[CachedFunction]]  # what `of` returns
+    handle: ClassVar[type[CachedFunction]] = CachedFunction  # what `of` returns
 
     def __init__(self, options: CacheOptions) -> None:
         super().__init__(options)
@@ -111,11 +98,11 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         core = self.core_here()
 
         def here() -> None:
-            held = list(cores.leases(core.cells()))
+            held = core.let_go()
             for store in core.stores():
                 store.clear(held)
 
-        return self._everywhere(here, _cleared)
+        return self._everywhere(here, lambda tier: tier.clear())
 
     def invalidate_tag(self, tag: str) -> Any:
         """Forget what carries a tag, also what is being computed for it; return how many values in memory that were.
@@ -125,7 +112,7 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         core = self.core_here()
 
         def here() -> int:
-            held = list(cores.leases(core.cells(), tag))
+            held = core.let_go(tag)
             return sum(len(store.remove_tag(tag, held).gone) for store in core.stores())
 
         return self._everywhere(here, lambda tier: tier.forget_tag(tag))
@@ -135,10 +122,10 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         answer, store = here(), self.live().store
         if store is None:
             return answer
-        from asyncguard.strategies import _cache_stored
+        from asyncguard.strategies._cache import store_handles
 
         tiers = [each for each in self.stored.values() if each.store is store]
-        return _cache_stored.everywhere(tiers, here, there, answer)
+        return store_handles.everywhere(tiers, here, there, answer)
 
     def trim(self, fraction: float) -> int:
         """Give up a fraction (0..1) of the values, those least worth keeping; return how many those were."""
@@ -183,7 +170,7 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
 
     def _called_through(self, fn: Callable[..., Any]) -> CachedFunction:
         """Return the handle to a function that is called through a pipeline: `pipeline.call(fn, ...)`."""
-        if not self.core_here().knows(cores.resolve(fn)[0]):
+        if not self.core_here().knows(unbound(fn)[0]):
             raise TypeError(f"{colour.name_of(fn)} is not guarded by this {self.kind}, nor was it called through it")
         is_async = colour.kind_of(fn) == "async"
         return self.handle(Bound(self, fn, Site(Pipeline(self), fn), is_async=is_async), ())
@@ -242,76 +229,3 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
         """Forget what is in flight in the parent."""
         super().after_fork()
         self._running = weakref.WeakSet()
-
-
-class CachedFunction:
-    """The handle to one function of a cache."""
-
-    def __init__(self, bound: Bound, prefix: Args) -> None:
-        self._bound = bound
-        self._prefix = prefix
-
-    def get(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the cache has for a call (a `Cached`), None if nothing; nothing is computed.
-
-        To be awaited if there is a store.
-        """
-        call = self._call(args, kwargs)
-        entry = call.cell.entries.get(call.key)
-        found = None if entry is None else shown(entry, call.core.now())
-        return found if call.terms.store is None else self._get_stored(call, found)
-
-    async def _get_stored(self, call: Call, found: Cached | None) -> Cached | None:
-        from asyncguard.strategies import _cache_stored
-
-        entry = None if found is not None else await _cache_stored.entry_of(call)
-        return found if entry is None else shown(entry, call.core.now())
-
-    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
-        """Forget the value of a call; true if there was one. What is being computed for it now is not stored.
-
-        To be awaited if there is a store.
-        """
-        call = self._call(args, kwargs)
-        gone = cores.drop(call.cell, (call.key,))
-        if call.terms.store is None:
-            return gone
-        from asyncguard.strategies import _cache_stored
-
-        return _cache_stored.forget(call, there=gone)
-
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the value of a call anew and store it; to be awaited for an async function."""
-        call = self._call(args, kwargs)
-        return calls.fetch(call) if self._bound.is_async else calls.fetch_sync(call)
-
-    def _call(self, args: Args, kwargs: dict[str, Any]) -> Call:
-        bound = self._bound
-        core, terms, place = bound.forces()
-        full = self._full(args, kwargs)
-        return Call(bound, (*self._prefix, *args), kwargs, "anew").at(core, terms, *place.locate(full, kwargs))
-
-    def _full(self, args: Args, kwargs: Mapping[str, Any]) -> Args:
-        """Return all arguments, checked: for those that no call can have, "nothing is cached" would hide a mistake."""
-        full = self._bound.full((*self._prefix, *args))
-        signature = signature_of(self._bound.function)
-        if signature is None:
-            return full
-        try:
-            signature.bind(*full, **kwargs)
-        except TypeError as error:
-            message = f"{self._bound.name}: {error} (for a method its object comes first, or use .of(obj.method))"
-            raise TypeError(message) from None
-        return full
-
-
-CacheStrategy.handle = CachedFunction
-
-
-def shown(entry: Entry, now: float) -> Cached | None:
-    """Return an entry as the handles show it, None if it is too old to answer."""
-    return None if now >= entry.stale else Cached(entry.give(), now - entry.created, stale=now >= entry.fresh)
-
-
-def _cleared(tier: Tier) -> Coroutine[Any, Any, None]:
-    return tier.clear()

@@ -10,17 +10,21 @@ from asyncguard._machines.flight import Flight, Flights, State, Waiter
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import flights as running
 from asyncguard._runtime import flights_sync, parking
-from asyncguard.strategies._cache_making import Making
+from asyncguard.strategies._cache.work import CallWork
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from asyncguard._machines.entries import Entry
-    from asyncguard.strategies._cache_bound import Bound
-    from asyncguard.strategies._cache_core import Args, Cell, Core, Kwargs
-    from asyncguard.strategies._cache_terms import Terms
+    from asyncguard.strategies._cache.bound import Bound
+    from asyncguard.strategies._cache.core import Cell, Core
+    from asyncguard.strategies._cache.options import Terms
+    from asyncguard.strategies._cache.place import Args, Kwargs
 
 How = Literal["miss", "anew", "background", "plain", "observe"]
+
+REFRESH_LEAST = 10.0  # seconds
+REFRESH_FACTOR = 4.0  # of what the value took before
 
 _LOST = State.LOST
 
@@ -72,14 +76,6 @@ class Call:
             cell.joined += 1
         return flight, new
 
-    def answered(self, flight: Flight) -> bool:
-        """After beginning a flight, look again: the one before may have stored between our look and our joining."""
-        entry = self.cell.entries.get(self.key)
-        if entry is None or self.how == "anew" or entry.state(self.core.now()) != "hit":
-            return False
-        running.wake(self.cell.flights.done(flight, entry))
-        return True
-
     def never_began(self, flight: Flight, spot: Waiter, *, new: bool) -> None:
         """Whoever listens was interrupted: nobody may wait for work that never began."""
         if new:
@@ -113,7 +109,7 @@ async def fetch(call: Call) -> Any:
         try:
             if not new:
                 call.bound.told(events.CacheJoined)
-            elif not call.answered(flight):
+            elif call.how == "anew" or not call.cell.answer(flight, call.core):
                 if call.terms.store is None:
                     call.bound.told(events.CacheMissed)
                 launch(call, flight)
@@ -131,14 +127,14 @@ async def fetch(call: Call) -> Any:
 
 def launch(call: Call, flight: Flight, limit: float | None = None) -> None:
     """Start the work of a new flight in the running loop."""
-    making = Making(call, flight) if call.terms.store is None else _with_store()(call, flight)
-    running.start(flight.work, making.run, making.ended, limit)
+    work = CallWork(call, flight) if call.terms.store is None else _work_with_store(call, flight)
+    running.start(flight.work, work.run, work.ended, limit)
 
 
-def _with_store() -> type[Making]:
-    from asyncguard.strategies._cache_shared import SharedMaking
+def _work_with_store(call: Call, flight: Flight) -> CallWork:
+    from asyncguard.strategies._cache.store_work import StoredCallWork
 
-    return SharedMaking
+    return StoredCallWork(call, flight)
 
 
 def fetch_sync(call: Call) -> Any:
@@ -163,9 +159,9 @@ def _flown_sync(call: Call) -> Flight:
     try:
         if not new:
             call.bound.told(events.CacheJoined)
-        elif not call.answered(flight):
-            making = Making(call, flight, missed=True)
-            flights_sync.lead(flight.work, making.run_sync, making.ended)
+        elif call.how == "anew" or not call.cell.answer(flight, call.core):
+            work = CallWork(call, flight, missed=True)
+            flights_sync.lead(flight.work, work.run_sync, work.ended)
     except BaseException:
         call.never_began(flight, spot, new=new)
         raise
@@ -173,14 +169,22 @@ def _flown_sync(call: Call) -> Flight:
     return flight
 
 
-def refresh_behind(call: Call, limit: float) -> None:
-    """Refresh in the background, unless the value is being computed already."""
+def refresh_behind(call: Call, entry: Entry) -> None:
+    """Refresh an entry in the background, unless that is being done already."""
+    call.how = "background"
+    call.entry = entry
     flight, new = call.join(None)
     if not new:
         return
+    limit = patience(entry.took)
     if call.bound.is_async:
         launch(call, flight, limit)
         call.bound.strategy.remember(flight.work)
     else:
-        making = Making(call, flight)
-        call.core.background.submit(flight.work, making.run_sync, making.ended, limit)
+        work = CallWork(call, flight)
+        call.core.background.submit(flight.work, work.run_sync, work.ended, limit)
+
+
+def patience(took: float) -> float:
+    """Return how long a background refresh may take that took so many seconds before."""
+    return max(REFRESH_LEAST, REFRESH_FACTOR * took)
