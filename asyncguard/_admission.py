@@ -6,6 +6,7 @@ breaker) only fail fast there and are asked for real right before the call; a re
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
@@ -15,6 +16,7 @@ from asyncguard._machines.gate import Gate, Request
 from asyncguard._machines.partition_keys import PartitionBy, check_partition, in_words, partition_key
 from asyncguard._machines.partition_words import listed
 from asyncguard._machines.partitions import Partitions
+from asyncguard._machines.queued import Queued
 from asyncguard._passage import PermitBlock, open_async, open_sync
 from asyncguard._runtime import generators
 from asyncguard._single_drivers import single_async, single_sync
@@ -69,8 +71,22 @@ class Gates(Generic[GateT]):
     def after_fork(self) -> None:
         """Renew every gate in a forked child."""
         self.partitions.after_fork()
-        for gate in self:
-            gate.after_fork()
+        self.partitions.replace(_in_child)
+        self.single = _in_child(self.single)
+
+
+def _in_child(gate: GateT) -> GateT:
+    """Renew a gate in a forked child; return the one to ask from now on.
+
+    Calls that were in flight in the parent may come to an end here as well, at the latest when the garbage collector
+    finds them. The slots that they give back go to a gate that nobody asks any more.
+    """
+    gate.after_fork()
+    if not isinstance(gate, Queued):
+        return gate
+    gate = copy.copy(gate)
+    gate.after_fork()
+    return gate
 
 
 class AdmissionStrategy(Transparent[AdmissionOptionsT, Gates[GateT]]):
@@ -102,6 +118,11 @@ class AdmissionStrategy(Transparent[AdmissionOptionsT, Gates[GateT]]):
         """Emit what is new about a gate (`gate.news`), and drain it."""
 
     # --- state ---
+
+    def after_fork(self) -> None:
+        """In a forked child: new locks and gates, which forget waiters and calls in flight."""
+        super().after_fork()
+        self.gate = self.core.single
 
     def new_core(self, clock: Clock) -> Gates[GateT]:
         """Build the gates."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Call = Callable[..., Any]
     Gated = AdmissionStrategy[Any, Any]
     Block = Sequence[Gated]
-    Pairs = Iterator[tuple[Gated, Any]]
+    Held = Iterator[tuple[Gated, Any, Any]]  # strategy, gate, permit
     Args = tuple[Any, ...]
     Kwargs = dict[str, Any]
 
@@ -58,20 +58,21 @@ def pair_async(block: Block, fn: Call, site: Site) -> Call:
     order = first, second = _binding_order(block)
 
     async def admitted(*args: Any, **kwargs: Any) -> Any:
-        permits = _take_two(first, second)
+        gates = one, other = first.gate, second.gate
+        permits = None if first.special or second.special else _take_two(one, other)
         if permits is None:
             return await through_async(block, fn, site, args, kwargs)
-        start = clocks.REAL.now() if first.gate.timed or second.gate.timed else 0.0
+        start = clocks.REAL.now() if one.timed or other.timed else 0.0
         try:
             result = await fn(*args, **kwargs)
         except BaseException as error:
-            _settle_all(zip(order, permits, strict=True), site, start, error)
+            _settle_all(zip(order, gates, permits, strict=True), site, start, error)
             raise
         elapsed = clocks.REAL.now() - start if start else 0.0
         try:
-            _succeeded(first, permits[0], site, elapsed)
+            _succeeded(first, one, permits[0], site, elapsed)
         finally:
-            _succeeded(second, permits[1], site, elapsed)
+            _succeeded(second, other, permits[1], site, elapsed)
         return result
 
     return admitted
@@ -82,37 +83,36 @@ def pair_sync(block: Block, fn: Call, site: Site) -> Call:
     order = first, second = _binding_order(block)
 
     def admitted(*args: Any, **kwargs: Any) -> Any:
-        permits = _take_two(first, second)
+        gates = one, other = first.gate, second.gate
+        permits = None if first.special or second.special else _take_two(one, other)
         if permits is None:
             return through_sync(block, fn, site, args, kwargs)
-        start = clocks.REAL.now() if first.gate.timed or second.gate.timed else 0.0
+        start = clocks.REAL.now() if one.timed or other.timed else 0.0
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
-            _settle_all(zip(order, permits, strict=True), site, start, error)
+            _settle_all(zip(order, gates, permits, strict=True), site, start, error)
             raise
         elapsed = clocks.REAL.now() - start if start else 0.0
         try:
-            _succeeded(first, permits[0], site, elapsed)
+            _succeeded(first, one, permits[0], site, elapsed)
         finally:
-            _succeeded(second, permits[1], site, elapsed)
+            _succeeded(second, other, permits[1], site, elapsed)
         return result
 
     return admitted
 
 
-def _take_two(first: Gated, second: Gated) -> tuple[Any, Any] | None:
+def _take_two(one: Any, other: Any) -> tuple[Any, Any] | None:
     """Return a permit of each gate; None if one is to be asked in its long way."""
-    if first.special or second.special:
-        return None
     try:
-        permit = first.gate.take()
+        permit = one.take()
     except LookupError:
         return None
     try:
-        return permit, second.gate.take()
+        return permit, other.take()
     except LookupError:
-        wake(first.gate.refund(permit))
+        wake(one.refund(permit))
         return None
 
 
@@ -127,16 +127,16 @@ def block_async(block: Block, fn: Call, site: Site) -> Call:
         return pair_async(block, fn, site)
 
     async def admitted(*args: Any, **kwargs: Any) -> Any:
-        permits = _take_all(order) if usual else None
-        if permits is None:
+        taken = _take_all(order) if usual else None
+        if taken is None:
             return await through_async(block, fn, site, args, kwargs)
-        start = clocks.REAL.now() if permits.pop() else 0.0
+        start = clocks.REAL.now() if taken.pop() else 0.0
         try:
             result = await fn(*args, **kwargs)
         except BaseException as error:
-            _settle_all(zip(order, permits, strict=True), site, start, error)
+            _settle_all(iter(taken), site, start, error)
             raise
-        _succeeded_all(zip(order, permits, strict=True), site, start)
+        _succeeded_all(iter(taken), site, start)
         return result
 
     return admitted
@@ -150,16 +150,16 @@ def block_sync(block: Block, fn: Call, site: Site) -> Call:
         return pair_sync(block, fn, site)
 
     def admitted(*args: Any, **kwargs: Any) -> Any:
-        permits = _take_all(order) if usual else None
-        if permits is None:
+        taken = _take_all(order) if usual else None
+        if taken is None:
             return through_sync(block, fn, site, args, kwargs)
-        start = clocks.REAL.now() if permits.pop() else 0.0
+        start = clocks.REAL.now() if taken.pop() else 0.0
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
-            _settle_all(zip(order, permits, strict=True), site, start, error)
+            _settle_all(iter(taken), site, start, error)
             raise
-        _succeeded_all(zip(order, permits, strict=True), site, start)
+        _succeeded_all(iter(taken), site, start)
         return result
 
     return admitted
@@ -171,50 +171,49 @@ def _binding_order(block: Block) -> Block:
 
 
 def _take_all(order: Block) -> list[Any] | None:
-    """Return a permit of each gate, and last whether any is timed; None if one is to be asked in its long way."""
-    permits: list[Any] = []
+    """Return each strategy with its gate and a permit, and last whether any is timed; None if one is to be asked."""
+    taken: list[Any] = []
     timed = False
     try:
         for strategy in order:
             if strategy.special:
                 raise LookupError  # noqa: TRY301 - the same way out as a gate that is not free
             gate = strategy.gate
-            permits.append(gate.take())
+            taken.append((strategy, gate, gate.take()))
             if gate.timed:
                 timed = True
     except LookupError:
-        for strategy, permit in zip(order, permits, strict=False):
-            wake(strategy.gate.refund(permit))
+        for _, gate, permit in taken:
+            wake(gate.refund(permit))
         return None
-    permits.append(timed)
-    return permits
+    taken.append(timed)
+    return taken
 
 
-def _succeeded_all(pairs: Pairs, site: Site, start: float) -> None:
+def _succeeded_all(held: Held, site: Site, start: float) -> None:
     elapsed = clocks.REAL.now() - start if start else 0.0
-    for strategy, permit in pairs:
+    for strategy, gate, permit in held:
         try:
-            _succeeded(strategy, permit, site, elapsed)
+            _succeeded(strategy, gate, permit, site, elapsed)
         except BaseException:  # whoever listens was interrupted: the others get theirs back all the same
-            _succeeded_all(pairs, site, start)
+            _succeeded_all(held, site, start)
             raise
 
 
-def _succeeded(strategy: Gated, permit: Any, site: Site, elapsed: float) -> None:
+def _succeeded(strategy: Gated, gate: Any, permit: Any, site: Site, elapsed: float) -> None:
     """Report a call that returned, and release its permit."""
-    gate = strategy.gate
     woken = gate.succeeded(permit, elapsed) if gate.outcomes else ()
     freed = gate.release(permit)
     if woken or freed or gate.news:
         tell(strategy, gate, site, woken, freed)
 
 
-def _settle_all(pairs: Pairs, site: Site, start: float, error: BaseException) -> None:
-    for strategy, permit in pairs:
+def _settle_all(held: Held, site: Site, start: float, error: BaseException) -> None:
+    for strategy, gate, permit in held:
         try:
-            settle(strategy, strategy.gate, permit, site, start, error)
+            settle(strategy, gate, permit, site, start, error)
         except BaseException:  # a predicate of the user failed: the others get theirs back all the same
-            _settle_all(pairs, site, start, error)
+            _settle_all(held, site, start, error)
             raise
 
 

@@ -187,11 +187,17 @@ class Pipeline(Generic[TypeT]):
         return len(self._strategies)
 
     def __getitem__(self, kind: type[S]) -> S:
-        """Return the strategy of a class: `pipeline_of(fn)[CacheResult]`."""
+        """Return the first strategy of a class, outermost first: `pipeline_of(fn)[CacheResult]`.
+
+        Raises KeyError if there is none, TypeError for what is no class.
+        """
+        have = ", ".join(type(strategy).__name__ for strategy in self._strategies) or "nothing"
+        if not isinstance(cast("object", kind), type):
+            message = f"a strategy is found by its class in asyncguard.strategies, got {kind!r}; it has: {have}"
+            raise TypeError(message)
         for strategy in self._strategies:
             if isinstance(strategy, kind):
                 return cast("S", strategy.in_pipeline(self))
-        have = ", ".join(type(strategy).__name__ for strategy in self._strategies) or "nothing"
         message = f"no {kind.__name__} in this pipeline, it has: {have}"
         raise KeyError(message)
 
@@ -216,7 +222,10 @@ def _title(strategy: AnyStrategy) -> str:
 def _check(strategies: tuple[object, ...]) -> None:
     for each in strategies:
         if not isinstance(each, Strategy):
-            raise TypeError(f"a pipeline is made of strategies, got {each!r}; call the factory: retry(), not retry")
+            name = getattr(each, "__name__", "retry")
+            raise TypeError(
+                f"a pipeline is made of strategies, got {each!r}; call the factory: {name}(...), not {name}"
+            )
 
 
 def _blocks(strategies: tuple[AnyStrategy, ...]) -> list[list[AnyStrategy]]:

@@ -16,7 +16,7 @@ from asyncguard._machines import checks
 from asyncguard._order import PLACES
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import dispatch, notices, record
-from asyncguard._runtime.contexts import bring_back
+from asyncguard._runtime.contexts import block, bring_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -231,7 +231,7 @@ class Strategy(Generic[OptionsT, CoreT]):
             self.reconsider()
         return True
 
-    @contextlib.contextmanager
+    @block
     def override(self, **changes: Any) -> Generator[None]:
         """Use other options within the block, in this context and what is started from it, until the block ends."""
         for option in changes:
@@ -354,6 +354,8 @@ def _forced() -> list[tuple[str, Mode]]:
     for part in filter(None, (each.strip() for each in os.environ.get("ASYNCGUARD_MODE", "").split(","))):
         pattern, _, mode = part.partition("=")
         checks.one_of(f"ASYNCGUARD_MODE: the mode of {pattern!r}", mode, MODES)
+        if not set(".*?[") & set(pattern):
+            raise ValueError(f"ASYNCGUARD_MODE: write FUNCTION.STRATEGY=MODE, such as *.{pattern}=off, got {part!r}")
         pairs.append((pattern, cast("Mode", mode)))
     return pairs
 

@@ -94,8 +94,9 @@ class Caller:
         """Build what the gate may want to know."""
         owner = parking.current_owner()
         request = Request(spot, until, owner=owner, args=self.args, kwargs=self.kwargs, home=spot.home)
+        request.stated = self.cost is not None
         self.strategy.fill(request)
-        if self.cost is not None:
+        if request.stated:
             request.cost = self.cost
         return request
 

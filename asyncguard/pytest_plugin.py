@@ -76,13 +76,30 @@ def asyncguard_run(request: Any, asyncguard_backend: Backend) -> Runner:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     """Run a marked `async def` test; every other is left to whoever cares for it."""
-    if pyfuncitem.get_closest_marker("asyncguard") is None or not inspect.iscoroutinefunction(pyfuncitem.obj):
+    if pyfuncitem.get_closest_marker("asyncguard") is None:
         return None
     function: Any = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(function):
+        _refuse_auto_mode(pyfuncitem)
+        return None
     wanted = {name: pyfuncitem.funcargs[name] for name in inspect.signature(function).parameters}
     backend = pyfuncitem.funcargs.get("asyncguard_backend", _options(pyfuncitem).get("backend", "asyncio"))
     _run(pyfuncitem, lambda: function(**wanted), cast("Backend", backend))
     return True
+
+
+def _refuse_auto_mode(item: pytest.Function) -> None:
+    """Fail where pytest-asyncio has put a sync function around a marked test: it would run on real time, unsaid."""
+    config = item.config
+    if not config.pluginmanager.hasplugin("asyncio"):
+        return
+    mode = config.getoption("asyncio_mode", None) or config.getini("asyncio_mode")
+    if mode == "auto" and inspect.iscoroutinefunction(inspect.unwrap(item.obj)):
+        pytest.fail(
+            "pytest-asyncio in its auto mode runs this test itself, on real time, in spite of mark.asyncguard: set "
+            'asyncio_mode = "strict", or make it a plain function that calls asyncguard_run(main)',
+            pytrace=False,
+        )
 
 
 def _run(item: pytest.Function, main: Callable[[], Awaitable[T]], backend: Backend) -> T:

@@ -38,6 +38,8 @@ def test_a_pipeline_finds_a_strategy_by_class_and_says_what_it_has():
     assert len(pipeline) == 2
     with pytest.raises(KeyError, match="no Timeout in this pipeline, it has: Bulkhead"):
         ag.guard(ag.bulkhead(1))[Timeout]
+    with pytest.raises(TypeError, match=r"found by its class in asyncguard\.strategies, got 'retry'; it has: T"):
+        pipeline["retry"]
 
 
 def test_explain_names_the_function_and_each_place():
@@ -70,7 +72,7 @@ def test_what_cannot_be_decorated_is_refused_with_what_to_do_instead():
 
 
 def test_what_is_no_strategy_is_refused_with_a_hint():
-    with pytest.raises(TypeError, match="call the factory"):
+    with pytest.raises(TypeError, match=r"call the factory: timeout\(\.\.\.\), not timeout"):
         ag.guard(ag.timeout)
     with pytest.raises(TypeError, match="call the factory"):
         ag.Pipeline("retry")
@@ -310,6 +312,9 @@ def test_without_it_the_bulkhead_holds_and_nonsense_is_refused():
     environment["ASYNCGUARD_MODE"] = "x.retry=sometimes"
     out = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
     assert "ASYNCGUARD_MODE: the mode of 'x.retry' must be one of" in out.stderr
+    environment["ASYNCGUARD_MODE"] = "retry=off"  # without a dot it would match nothing, ever
+    out = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
+    assert "write FUNCTION.STRATEGY=MODE, such as *.retry=off, got 'retry=off'" in out.stderr
 
 
 def test_errors_pickle_with_their_facts():

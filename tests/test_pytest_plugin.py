@@ -185,6 +185,35 @@ def test_a_fixture_may_choose_the_backend(outcome, pytester):
     assert outcome(text) == {"passed": 2}
 
 
+@pytest.mark.parametrize("how", ["option", "ini"])
+def test_in_the_auto_mode_of_pytest_asyncio_a_marked_test_fails_instead_of_waiting_for_real(how, pytester, monkeypatch):
+    pytest.importorskip("pytest_asyncio")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.asyncguard
+        async def test_it():
+            pass
+
+        async def test_without_the_marker():
+            pass
+
+        @pytest.mark.asyncguard
+        def test_plain():
+            pass
+        """
+    )
+    if how == "ini":
+        pytester.makeini("[pytest]\nasyncio_mode = auto")
+    option = ["--asyncio-mode=auto"] if how == "option" else []
+    # In a process of its own, where the plugin is loaded as in any other suite.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    result = pytester.runpytest_subprocess("-p", "pytest_asyncio", "-p", "no:anyio", *PLUGIN, *option)
+    assert {name: result.parseoutcomes()[name] for name in ("failed", "passed")} == {"failed": 1, "passed": 2}
+    result.stdout.fnmatch_lines(["*in its auto mode runs this test itself, on real time*"])
+
+
 def test_the_marker_is_listed(pytester):
     result = pytester.runpytest("-p", "no:asyncio", "--markers", *PLUGIN)
     result.stdout.fnmatch_lines(["@pytest.mark.asyncguard(backend='asyncio', seed=0): run an*"])

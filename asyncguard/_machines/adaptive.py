@@ -12,6 +12,7 @@ What a call tells waits in `_heard` until whoever has the lock sees to it, as wh
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from dataclasses import dataclass
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from asyncguard._machines.gate import Request, Wake
     from asyncguard._machines.place import Place
-    from asyncguard.errors import BulkheadFullError
 
 __all__ = ["Adaptive", "AdaptiveRules", "Window"]
 
@@ -99,6 +99,7 @@ class Adaptive(Slots):
         self._plan_probe()
 
     def _renew(self) -> None:
+        self.rule = copy.copy(self.rule)  # calls of the parent that end in a forked child teach another one
         self.size = self.rule.limit  # a probe does not survive a fork
         super()._renew()
         self._heard: deque[Window | float] = deque()  # windows that are due, starts of calls that were dropped
@@ -178,16 +179,8 @@ class Adaptive(Slots):
         probe = f", probing with {self.size}" if self.probing else ""
         return ", ".join([f"limit {self.limit} ({self.rules.least}..{self.rules.most}{probe})", *known])
 
-    def _full(self) -> BulkheadFullError:
-        return self._explained(super()._full())
-
-    def late(self) -> BulkheadFullError:
-        """Return the rejection of a caller who waited as long as it may."""
-        return self._explained(super().late())
-
-    def _explained(self, error: BulkheadFullError) -> BulkheadFullError:
-        error.args = (f"{error}; {self.describe()}",)
-        return error
+    def _advice(self, option: str) -> str:
+        return f"; {self.describe()}{super()._advice(option)}"
 
     # --- telling, without the lock ---
 

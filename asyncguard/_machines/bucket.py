@@ -11,13 +11,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from asyncguard._machines import checks
 from asyncguard._machines.bucket_quick import Doors, alone, quick, quick_all
 from asyncguard._machines.durations import in_words
 from asyncguard._machines.gate import Request, Wake
 from asyncguard._machines.gcra import Line, lines_of
 from asyncguard._machines.rates import Rate
-from asyncguard._machines.reservation import SECOND, Costs, Reservation
+from asyncguard._machines.reservation import SECOND, Costs, Priced, Reservation, cost_of, fitted
 from asyncguard._machines.timetable import Timetable
 from asyncguard.errors import RateLimitedError
 
@@ -59,11 +58,14 @@ class Bucket(Doors):
 
         Raises ValueError for a cost that is none, or that no burst allows.
         """
-        return self._admit(request, self._costs(request.cost))
+        lines = self.lines
+        return self._admit(request, self._costs(request.cost, lines), lines)
 
     @alone
-    def _admit(self, request: Request, costs: Costs) -> Costs | Reservation:
+    def _admit(self, request: Request, costs: Costs, lines: Sequence[Line]) -> Costs | Reservation:
         now = self._tidy()
+        if lines is not self.lines:  # changed meanwhile, by another thread
+            costs = fitted(costs, self.lines)
         place = Reservation(self, self._table, request, costs)
         self._table.meet(place, now)
         if place.slot > now and place.slot / SECOND > request.until:
@@ -87,8 +89,10 @@ class Bucket(Doors):
         table = place.table
         if table is not self._table:
             table.tidy(now_ns)
+        if place.gone:
+            return self._come_again(place, now_ns)
         table.update(place)
-        if place.gone or (place.slot > now_ns and place.slot / SECOND > now):
+        if place.slot > now_ns and place.slot / SECOND > now:
             return None
         table.claim(place)
         # Those behind may have been moved forward since they set their timers: each wakes the next in line.
@@ -98,10 +102,24 @@ class Bucket(Doors):
         following.table.update(following)
         return (following.spot,) if following.told > following.slot / SECOND else NOBODY
 
+    def _come_again(self, place: Reservation, now: int) -> Wake | None:
+        """Let in at the end of the queue who was skipped because its event loop stood still, and goes on now."""
+        if place.table is not self._table:
+            place.permit[:] = fitted(place.permit, self.lines)
+            place.costs, place.table = tuple(place.permit), self._table
+        self._table.meet(place, now)
+        if place.slot / SECOND > max(place.until, now / SECOND):
+            return None
+        place.gone = False
+        self._table.add(place, now)
+        return NOBODY if place.claimed else None
+
     @alone
     def due(self, place: Reservation) -> float:
         """Return the time of a reservation in seconds."""
         now = self._tidy()
+        if place.gone:
+            return math.inf  # it was skipped, and comes again too late: nothing to look for before its time is over
         if place.table is not self._table:
             place.table.tidy(now)
         place.table.update(place)
@@ -118,9 +136,9 @@ class Bucket(Doors):
 
     def reconcile(self, permit: Costs | None, actual: float) -> Wake:
         """Correct the cost of a permit by what it really was; a debt is repaid by those who come later."""
-        actual = _number("the actual cost", actual)
+        actual = cost_of("the actual cost", actual)
         # None: the limiter only observes
-        return NOBODY if permit is None else self.give(self._correct, permit, self._spread(actual))
+        return NOBODY if permit is None else self.give(self._reconcile, permit, actual)
 
     def limit(self, remaining: float | None, reset: float | None, *, weighed: bool) -> Wake:
         """Take over what a service says is left of its own count; we never believe in more than before.
@@ -151,11 +169,14 @@ class Bucket(Doors):
 
     def wait(self, cost: object = 1) -> float:
         """Return in how many seconds a call of that cost could start, 0.0 if now; takes nothing."""
-        return self._wait(self._costs(cost))
+        lines = self.lines
+        return self._wait(self._costs(cost, lines), lines)
 
     @alone
-    def _wait(self, costs: Costs) -> float:
+    def _wait(self, costs: Costs, lines: Sequence[Line]) -> float:
         now = self._tidy()
+        if lines is not self.lines:
+            costs = fitted(costs, self.lines)
         return (self._table.earliest(costs, now) - now) / SECOND
 
     @alone
@@ -209,10 +230,10 @@ class Bucket(Doors):
     def after_fork(self) -> None:
         """In a forked child: a new lock, and nobody waits."""
         self.renew()
-        self._tidy()
-        for line, tat in zip(self.lines, self._table.front(), strict=True):
-            line.tat, line.gap = tat, line.reach
-        self._set_lines(self.lines)
+        lines = lines_of([line.rate for line in self.lines], self._tidy())
+        for line, tat in zip(lines, self._table.front(), strict=True):
+            line.tat = tat
+        self._set_lines(lines)
 
     def reentered(self) -> RateLimitedError:
         """Return the refusal of a caller that asks in the middle of a decision: the garbage collector ended it."""
@@ -227,10 +248,13 @@ class Bucket(Doors):
     def _withdraw(self, place: Reservation) -> Wake:
         if place.claimed:  # interrupted between the claim and the call
             return self._correct(place.permit, [0.0] * len(place.permit))
-        now = self._tidy()
-        if place.table is self._table and not place.gone:
-            self._table.leave(place, now)
-        return self._first_spot()
+        now, table = self._tidy(), place.table
+        if table is not self._table:
+            table.tidy(now)
+        if not place.gone:
+            table.leave(place, now)
+        first = table.first()  # of those who waited when the rates changed
+        return (first.spot,) if first is not None else self._first_spot()
 
     def _limit(self, remaining: float | None, reset: float | None, weighed: bool) -> Wake:  # noqa: FBT001
         now = self._tidy()
@@ -246,12 +270,17 @@ class Bucket(Doors):
         self._table.tidy(now)
         return now
 
+    def _reconcile(self, permit: Costs, actual: float) -> Wake:
+        return self._correct(permit, self._spread(actual, self.lines))
+
     def _correct(self, permit: Costs, costs: Costs) -> Wake:
         now = self._tidy()
         front = list(self._table.front())
-        for i, line in enumerate(self.lines[: len(permit)]):
-            front[i] = max(front[i], now * line.scale) + line.units(costs[i]) - line.units(permit[i])
-        permit[:] = costs
+        for i, (line, cost, taken) in enumerate(
+            zip(self.lines, costs, permit, strict=False)
+        ):  # there may be others now
+            front[i] = max(front[i], now * line.scale) + line.units(cost) - line.units(taken)
+        permit[:] = costs[: len(permit)]
         self._table.move(front, now)
         return self._first_spot()
 
@@ -261,13 +290,17 @@ class Bucket(Doors):
 
     # --- costs ---
 
-    def _costs(self, cost: object) -> Costs:
-        given = cast("Sequence[Any]", cost) if isinstance(cost, list | tuple) else self._spread(cost)
-        return [_cost(line.rate, each) for line, each in zip(self.lines, given, strict=True)]
+    def _costs(self, cost: object, lines: Sequence[Line]) -> Costs:
+        if isinstance(cost, Priced) and not cost.fits(lines):
+            return fitted(cost, lines)
+        given = cast("Sequence[Any]", cost) if isinstance(cost, list | tuple) else self._spread(cost, lines)
+        return [_cost(line.rate, each) for line, each in zip(lines, given, strict=True)]
 
-    def _spread(self, cost: Any) -> list[Any]:
+    @staticmethod
+    def _spread(cost: Any, lines: Sequence[Line]) -> list[Any]:
         # A single number is for the rates that weigh calls; where none does, for all of them.
-        return [cost if line.rate.cost is not None or not self._weighed else 1 for line in self.lines]
+        weighed = any(line.rate.cost is not None for line in lines)
+        return [cost if line.rate.cost is not None or not weighed else 1 for line in lines]
 
 
 def _never() -> Costs:
@@ -279,12 +312,4 @@ def _tenths(number: float) -> str:
 
 
 def _cost(rate: Rate, cost: Any) -> float:
-    return _number(f"the cost for {rate}", cost, most=float(rate.burst))
-
-
-def _number(what: str, cost: Any, most: float = math.inf) -> float:
-    """Return a cost, a whole number as an int; ValueError if it is none."""
-    if hasattr(cost, "__index__") and not isinstance(cost, bool):  # NumPy's integers, too
-        cost = int(cost)
-    number = checks.number(what, cost, least=0.0, most=most)
-    return cost if isinstance(cost, int) else number
+    return cost_of(f"the cost for {rate}", cost, most=float(rate.burst))

@@ -8,6 +8,7 @@ opens the circuit again is our answer to breakers that stayed half-open for days
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections import deque
@@ -243,6 +244,7 @@ class Circuit:
         """In a forked child: a new lock, and no probe in flight."""
         self._lock = threading.RLock()
         if isinstance(self._epoch, Probes):
+            self._epoch = copy.copy(self._epoch)  # what a probe of the parent says here is not asked for
             self._epoch.forget_running()
 
     def _tally(self, now: float) -> Tally:

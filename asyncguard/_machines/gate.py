@@ -42,6 +42,7 @@ class Request:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
     home: int = 0
+    stated: bool = False  # the caller says what it costs: that is not asked of the arguments
 
 
 class Ticket(Protocol):

@@ -83,6 +83,11 @@ class Partitions(Generic[ItemT]):
         """Renew the lock: another thread may have held it when the process forked."""
         self._lock = threading.RLock()
 
+    def replace(self, by: Callable[[ItemT], ItemT]) -> None:
+        """Put others in place of all gates there are now."""
+        with self._lock:
+            self._gates = {key: (by(gate), words) for key, (gate, words) in self._gates.items()}
+
     def _sweep(self) -> None:
         # An eighth of the limit at once, and not again before as many have come: that keeps a call at O(1) on
         # average, also while nothing is idle and the map has to grow.

@@ -245,7 +245,8 @@ class Queued(Generic[PermitT]):
         return f"all {self.size} permits are taken"
 
     def _full(self) -> BulkheadFullError:
-        return BulkheadFullError(f"{self._name}: {self._how_full()} and {self.waiting} of {self.max_queue} places wait")
+        wait = f"{self.waiting} of {self.max_queue} places wait{self._advice('max_queue')}"
+        return BulkheadFullError(f"{self._name}: {self._how_full()} and {wait}")
 
     # --- what a place asks ---
 
@@ -272,5 +273,8 @@ class Queued(Generic[PermitT]):
         """Return the rejection of a caller who waited as long as it may."""
         return BulkheadFullError(
             f"{self._name}: no permit came free in time: {self._how_full()}, {self.waiting} of {self.max_queue} "
-            "places wait"
+            f"places wait{self._advice('max_wait')}"
         )
+
+    def _advice(self, option: str) -> str:
+        return f"; start fewer calls at once, or raise {option}="

@@ -108,11 +108,17 @@ def _inside(value: Any, *path: str) -> Any:
 
 def words(error: object) -> list[str]:
     """Return the codes by which a service names the error: `code`, `type`, those of a JSON body, boto's `Code`."""
-    found = [look(error, "code"), look(error, "type")]
+    found = [_code(error), look(error, "type")]
     for body in (look(error, "body"), look(error, "response")):
         for part in (_inside(body, "error"), _inside(body, "Error"), body):
             found += [_inside(part, key) for key in ("code", "type", "Code")]
     return [word for word in found if isinstance(word, str)]
+
+
+def _code(error: object) -> Any:
+    # Beside a status, a property is the status again; aiohttp's is deprecated and warns whoever reads it.
+    again = isinstance(look(type(error), "code"), property) and isinstance(look(error, "status"), int)
+    return None if again else look(error, "code")
 
 
 def sqlstate(error: object) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from asyncguard._machines.place import Place
 from asyncguard._machines.queued import NOBODY, Queued
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from asyncguard._machines.gate import Request, Wake
 
-__all__ = ["Place", "Slots"]
+__all__ = ["MOST_SLOTS", "Place", "Slots"]
+
+MOST_SLOTS: Final = 1_000_000
+"""Every slot is an entry in memory: who means "no limit" by a huge number would fill all there is."""
 
 
 class Slots(Queued[int]):

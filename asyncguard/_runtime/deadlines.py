@@ -9,7 +9,6 @@ serve all of them.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import sys
 import weakref
@@ -19,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asyncguard._runtime import clock as clocks
-from asyncguard._runtime.contexts import bring_back
+from asyncguard._runtime.contexts import block, bring_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -96,7 +95,7 @@ def forget() -> None:
         _current.set(None)
 
 
-@contextlib.contextmanager
+@block
 def detached() -> Generator[None]:
     """Run the block without the deadline around it: for clean-up, and for work that outlives the request.
 

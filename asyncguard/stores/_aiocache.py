@@ -234,21 +234,28 @@ class AiocacheStore:
         except CircuitOpenError:
             state.counts.skipped += 1
             return Failed()
+        answers = state.answers
         try:
             done = await link.within(self.timeout, operation)
         except Exception as error:  # noqa: BLE001 - whatever a client raises: the call goes on without the store
-            return self._failed(state, permit, error, writes=writes)
+            busy = isinstance(error, TimeoutError) and state.answers != answers
+            return self._failed(state, permit, error, there=busy or (writes and not is_outage(error)))
         except BaseException:
             state.circuit.abandoned(permit)
             raise
+        state.answers += 1
         state.circuit.succeeded(permit, 0.0)
         if state.circuit.news:
             self._tell(state)
         return done
 
-    def _failed(self, state: State, permit: Any, error: Exception, *, writes: bool) -> Failed:
+    def _failed(self, state: State, permit: Any, error: Exception, *, there: bool) -> Failed:
+        """Take note of an operation that failed; `there`: not because the store is gone.
+
+        One value may be too large, or of many operations at once some may wait too long for a connection.
+        """
         state.counts.errors += 1
-        if writes and not is_outage(error):  # one value is too large, say
+        if there:
             state.circuit.succeeded(permit, 0.0)
         else:
             state.circuit.failed(permit, 0.0, error)
@@ -289,8 +296,11 @@ class AiocacheStore:
             return None
 
     def _tell(self, state: State) -> None:
-        while state.circuit.news:
-            kind, facts = state.circuit.news.popleft()
+        while True:
+            try:
+                kind, facts = state.circuit.news.popleft()
+            except IndexError:  # told, by us or by another thread
+                return
             event = kind(pipeline="", strategy=f"store {self.namespace}", partition="", observed=False, **facts)
             for handler in dispatch.handlers:
                 dispatch.deliver(event, handler)

@@ -62,28 +62,28 @@ class Client:
         if len(keys) == 1:
             return [await self._backend.get(keys[0], **_PLAIN)]
         if self._apart:
-            return list(await asyncio.gather(*[self._backend.get(key, **_PLAIN) for key in keys]))
+            return await _all([self._backend.get(key, **_PLAIN) for key in keys])
         values = list(await self._backend.multi_get(list(keys), **_PLAIN))
         return values if len(values) == len(keys) else [None] * len(keys)  # AIOCACHE_DISABLE=1 answers with []
 
     async def write(self, pairs: Sequence[tuple[str, bytes]], ttl: float) -> None:
         """Put values under keys, all for the same time."""
         seconds = self._ttl(ttl)
-        if len(pairs) == 1 or self._apart:
-            await asyncio.gather(*[self._backend.set(key, data, ttl=seconds, **_PLAIN) for key, data in pairs])
+        if len(pairs) == 1 or self._apart or self.kind == "memcached":  # which has no command for several
+            await _all([self._backend.set(key, data, ttl=seconds, **_PLAIN) for key, data in pairs])
         else:
             await self._backend.multi_set(list(pairs), ttl=seconds, **_PLAIN)
 
     async def delete(self, keys: Sequence[str]) -> int:
         """Remove keys; return how many there were."""
-        return sum([int(each or 0) for each in await asyncio.gather(*map(self._delete, keys))])
+        return sum([int(each or 0) for each in await _all(map(self._delete, keys))])
 
     def _delete(self, key: str) -> Any:
         return self._backend.delete(key, **_PLAIN)
 
     async def add(self, pairs: Sequence[tuple[str, bytes]], ttl: float) -> list[bool]:
         """Put values under keys that have none; tell of each whether it did."""
-        return list(await asyncio.gather(*[self._add(key, token, ttl) for key, token in pairs]))
+        return await _all([self._add(key, token, ttl) for key, token in pairs])
 
     async def _add(self, key: str, token: bytes, ttl: float) -> bool:
         try:
@@ -121,6 +121,15 @@ class Client:
         """
         whole = max(1, math.ceil(min(seconds, MOST_TTL)))
         return float(whole) if self.kind == "redis" else whole
+
+
+async def _all(operations: Iterable[Awaitable[T]]) -> list[T]:
+    """Do operations at once; an error of one (a row that is too large) ends none of the others."""
+    done = await asyncio.gather(*operations, return_exceptions=True)
+    for each in done:
+        if isinstance(each, BaseException):
+            raise each
+    return cast("list[T]", done)
 
 
 def _raw(backend: Any) -> Any:

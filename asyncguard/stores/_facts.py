@@ -62,6 +62,7 @@ class State:
 
     circuit: Circuit
     counts: Counts = field(default_factory=Counts)
+    answers: int = 0  # whenever it changes the store is there
 
     def info(self) -> StoreInfo:
         """Return it as users see it."""

@@ -49,7 +49,9 @@ def _in(gate: Any, names: Mapping[str, Any]) -> bool:
     if names.get("permit") is not None:
         return names.get("gate") is gate
     if names.get("permits") is not None:
-        return any(strategy.gate is gate for strategy in names["order"])
+        return any(each is gate for each in names["gates"])
+    if names.get("taken") is not None:
+        return any(each is gate for _, each, _ in names["taken"])
     passage = names.get("passage", names.get("bracket"))
     return any(entry[1] is gate for entry in getattr(passage, "entries", ()))
 

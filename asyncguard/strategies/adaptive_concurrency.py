@@ -12,6 +12,7 @@ from asyncguard._machines.classify import classify
 from asyncguard._machines.durations import counted
 from asyncguard._machines.partition_keys import in_words
 from asyncguard._machines.partition_words import listed
+from asyncguard._machines.slots import MOST_SLOTS
 from asyncguard._waiting import wake
 from asyncguard.errors import RejectedError
 from asyncguard.events import LimitChanged
@@ -51,7 +52,7 @@ class AdaptiveConcurrencyOptions(AdmissionOptions):
         AdmissionOptions.__post_init__(self)
         checks.integer("min_limit", self.min_limit, least=1)
         checks.integer("max_limit", self.max_limit, least=self.min_limit)
-        checks.integer("initial", self.initial, least=self.min_limit, most=self.max_limit)
+        checks.integer("initial", self.initial, least=self.min_limit, most=min(self.max_limit, MOST_SLOTS))
         checks.one_of("algorithm", self.algorithm, ("vegas", "aimd"))
         if self.max_queue is not None:
             checks.integer("max_queue", self.max_queue)

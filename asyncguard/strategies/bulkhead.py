@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from asyncguard._admission import AdmissionOptions, AdmissionStrategy
 from asyncguard._machines import checks
-from asyncguard._machines.slots import Slots
+from asyncguard._machines.slots import MOST_SLOTS, Slots
 from asyncguard._machines.weighted_slots import WeightedSlots
 from asyncguard._waiting import wake
 from asyncguard.strategies._reentry import Block, Blocks, BulkheadCaller
@@ -41,6 +41,8 @@ class BulkheadOptions(AdmissionOptions):
         """Check the options."""
         AdmissionOptions.__post_init__(self)
         checks.integer("max_concurrent", self.max_concurrent, least=1)
+        if not self.weighs:
+            checks.integer("max_concurrent", self.max_concurrent, least=1, most=MOST_SLOTS)
         if self.max_queue is not None:
             checks.integer("max_queue", self.max_queue)
         if self.priority is not None:
@@ -87,7 +89,7 @@ class Bulkhead(AdmissionStrategy[BulkheadOptions, Slots | WeightedSlots]):
         options = self.live()
         priority = 0.0 if options.priority is None else _priority(options.priority(*request.args, **request.kwargs))
         request.owner = BulkheadCaller(request.owner, self._blocks, priority)
-        if options.weight is not None:
+        if options.weight is not None and not request.stated:
             weight = options.weight
             request.cost = weight(*request.args, **request.kwargs) if callable(weight) else weight
 

@@ -9,30 +9,22 @@ from asyncguard._machines import checks
 from asyncguard._machines.durations import in_words
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime.bounded import bounded
+from asyncguard._runtime.contexts import Block
 from asyncguard._runtime.deadlines import Deadline
 from asyncguard.errors import CallTimeoutError, DeadlineExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from datetime import timedelta
-    from types import TracebackType
 
 
-class DeadlineBlock:
+class DeadlineBlock(Block[Deadline]):
     """The block that `deadline` bounds. Not a decorator: around an `async def` it would bound nothing."""
 
-    __slots__ = ("_block",)
+    __slots__ = ()
 
     def __init__(self, seconds: float) -> None:
-        self._block = _bounded_block(seconds)
-
-    def __enter__(self) -> Deadline:
-        return self._block.__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return self._block.__exit__(kind, error, trace)
+        super().__init__("deadline", _bounded_block(seconds))
 
     def __call__(self, fn: object) -> Never:
         """Refuse to decorate."""

@@ -12,6 +12,7 @@ from asyncguard._machines.bucket import Bucket
 from asyncguard._machines.partition_words import listed
 from asyncguard._machines.quota_headers import quotas
 from asyncguard._machines.rates import Rate, rate_of
+from asyncguard._machines.reservation import Priced
 from asyncguard._runtime import clock as clocks
 from asyncguard._waiting import wake
 
@@ -69,7 +70,8 @@ class RateLimit(AdmissionStrategy[RateLimitOptions, Bucket]):
     def fill(self, request: Request) -> None:
         """Ask every rate what the call costs."""
         rates = self.options.rates
-        request.cost = [1 if rate.cost is None else rate.cost(*request.args, **request.kwargs) for rate in rates]
+        costs = [1 if rate.cost is None else rate.cost(*request.args, **request.kwargs) for rate in rates]
+        request.cost = Priced(rates, costs)
 
     def reconfigured(self) -> None:
         """Take the new rates; they begin behind the places that are reserved."""

@@ -120,7 +120,8 @@ class Report:
                 "asyncguard.attempts": self._call.attempts,
                 "asyncguard.active": active,
             }
-            self._write(level, f"{outcome} in {in_words(duration)}", {**fields, **at_the_end}, failed)
+            slow = f" (slow: {in_words(self._view.slow)} or more)" if duration >= self._view.slow else ""
+            self._write(level, f"{outcome} in {in_words(duration)}{slow}", {**fields, **at_the_end}, failed)
         if self.span is not None:
             self.span.end(fields, failed)
 

@@ -69,6 +69,14 @@ def test_the_drawings_are_well_formed():
         ET.fromstring(drawing)  # noqa: S314 - our own
 
 
+def test_each_curve_in_flight_is_named_by_its_colour():
+    shown = page.page([result()])
+    for style, words in page.IN_FLIGHT:
+        assert f'class="{style} line"' in shown
+        assert re.search(f'<rect class="{style}"[^>]*/></svg>{words}', shown)
+        assert f"rect.{style} {{ fill:" in shown
+
+
 def test_every_fault_is_named_by_its_request_in_both_reports():
     shown = result()
     assert "1.1" in report.report(shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import json
+import math
 import sys
 import threading
 from dataclasses import dataclass
@@ -351,6 +352,55 @@ def test_a_waiter_on_a_stopped_loop_is_skipped(clock: Clock) -> None:
     assert place.claim(clock.seconds + 1e-6) == [1]
 
 
+def test_a_waiter_whose_loop_goes_on_is_the_last_of_the_queue_then(clock: Clock) -> None:
+    bucket = Bucket([Rate("10/s burst 1")], clock)
+    ask(bucket, clock)
+    still = Spot()
+    skipped, other = ask(bucket, clock, spot=still), ask(bucket, clock)
+    still.lives = False
+    assert other.due(clock.seconds) == (clock.now + 100 * MS) / 1e9
+    still.lives = True
+    assert skipped.claim(clock.seconds) is None
+    assert skipped.due(clock.seconds) == (clock.now + 200 * MS) / 1e9
+    clock.set(100)
+    assert other.claim(clock.seconds + 1e-6) == [1]
+    clock.set(200)
+    assert skipped.claim(clock.seconds + 1e-6) == [1]
+    assert bucket.idle() is False
+    clock.set(300)
+    assert bucket.idle()
+
+
+def test_a_waiter_whose_loop_goes_on_when_it_is_too_late_looks_for_nothing_and_is_refused(clock: Clock) -> None:
+    bucket = Bucket([Rate("10/s burst 1")], clock)
+    ask(bucket, clock)
+    still = Spot()
+    skipped = ask(bucket, clock, spot=still, wait=0.15)
+    ask(bucket, clock)
+    still.lives = False
+    bucket.wait()
+    still.lives = True
+    assert skipped.claim(clock.seconds) is None
+    assert skipped.due(clock.seconds) == math.inf, "not again and again until its time is over"
+    assert skipped.late(clock.seconds).retry_after == pytest.approx(0.2)
+    assert bucket.wait() == pytest.approx(0.2), "nothing is reserved for it"
+    skipped.withdraw()
+    assert bucket.wait() == pytest.approx(0.2)
+
+
+def test_a_waiter_whose_loop_goes_on_after_the_rates_changed_pays_the_new_ones(clock: Clock) -> None:
+    bucket = Bucket([Rate("10/s burst 4")], clock)
+    ask(bucket, clock, 4)
+    still = Spot()
+    skipped = ask(bucket, clock, 4, spot=still)
+    still.lives = False
+    bucket.configure([Rate("10/s burst 2"), Rate("1/s burst 1")])
+    still.lives = True
+    clock.set(1000)
+    assert skipped.claim(clock.seconds) == [2, 1]
+    assert bucket.wait() == pytest.approx(1.0)
+
+
 def test_after_a_loop_stood_still_its_waiters_do_not_start_all_at_once(clock: Clock) -> None:
     bucket = Bucket([Rate("10/s burst 1")], clock)
     ask(bucket, clock)
@@ -551,9 +601,52 @@ def test_other_rates_begin_behind_the_places_that_are_reserved(clock: Clock) -> 
     bucket.configure([Rate("1/s burst 1"), Rate("9/s")])
     assert place.due(clock.seconds) == (clock.now + 100 * MS) / 1e9
     assert wait_ms(bucket, clock, [1, 1]) == 200
-    assert list(place.withdraw()) != [place.spot], "its own place is in the old rates"
     clock.set(100)
     assert place.claim(clock.seconds + 1e-6) == [1]
+
+
+def test_one_that_leaves_after_the_rates_changed_moves_those_forward_who_waited_with_it(clock: Clock) -> None:
+    bucket = Bucket([Rate("10/s burst 1")], clock)
+    ask(bucket, clock)
+    leaves, stays, last = (ask(bucket, clock) for _ in range(3))
+    bucket.configure([Rate("1/s burst 1")])
+    assert list(leaves.withdraw()) == [stays.spot]
+    assert stays.due(clock.seconds) == (clock.now + 100 * MS) / 1e9
+    clock.set(150)
+    assert stays.claim(clock.seconds) == [1]
+    clock.set(250)
+    assert last.claim(clock.seconds) == [1]
+
+
+def test_a_cost_that_is_corrected_while_the_rates_change_back_and_forth_is_no_error_of_who_changes_them(
+    clock: Clock,
+) -> None:
+    both, one = [Rate("10/s burst 5", cost=len), Rate("10/s burst 5")], [Rate("10/s burst 5", cost=len)]
+    bucket = Bucket(both, clock)
+    permit = ask(bucket, clock, [1, 1])
+    bucket.configure(one)
+    bucket.inside = True  # another thread is
+    bucket.reconcile(permit, 3)
+    bucket.inside = False
+    bucket.configure(both)
+    assert permit == [3, 1]
+
+
+def test_a_call_that_comes_in_while_the_rates_change_pays_the_new_ones(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = Bucket([Rate("10/s burst 5")], clock)
+    costs = bucket._costs
+
+    def change(*args: Any) -> Any:
+        answer = costs(*args)
+        bucket.configure([Rate("10/s burst 3"), Rate("10/s burst 5")])
+        return answer
+
+    monkeypatch.setattr(bucket, "_costs", change)
+    assert ask(bucket, clock, 4) == [3, 1]
+    monkeypatch.undo()
+    assert bucket.wait(3) == pytest.approx(0.3)
 
 
 def test_after_a_fork_nobody_waits_and_the_lock_is_new(clock: Clock) -> None:
@@ -565,6 +658,17 @@ def test_after_a_fork_nobody_waits_and_the_lock_is_new(clock: Clock) -> None:
     assert bucket.wait() == pytest.approx(0.1)
     clock.set(100)
     assert bucket.take() == [1]
+
+
+def test_a_waiter_of_the_parent_that_leaves_in_a_forked_child_changes_nothing_there(clock: Clock) -> None:
+    bucket = Bucket([Rate("10/s burst 1")], clock)
+    ask(bucket, clock)
+    place = ask(bucket, clock)
+    bucket.after_fork()
+    clock.set(100)
+    bucket.take()
+    place.withdraw()
+    assert bucket.wait() == pytest.approx(0.1)
 
 
 def test_outcomes_say_nothing_to_a_rate(clock: Clock) -> None:

@@ -288,7 +288,7 @@ def test_what_the_collector_gives_back_while_the_lock_is_held_is_seen_to_afterwa
     answers = []
     asking = threading.Thread(target=lambda: answers.append(slots.admit(Request(spot=Spot()))), daemon=True)
     asking.start()
-    asking.join(5.0)
+    asking.join(60.0)
     assert not asking.is_alive(), "the thread waits for its own lock"
     assert gone.claim(0.0) is None
     assert None not in (first.claim(0.0), answers[0].claim(0.0)), "both slots went to those who still wait"

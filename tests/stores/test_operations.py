@@ -280,14 +280,31 @@ def test_a_client_that_is_slow_to_give_up_costs_no_more_than_the_timeout():
     testing.run(main)
 
 
+@pytest.mark.parametrize(("others", "circuit"), [(["a"], "closed"), ([], "open")])
+def test_who_waits_too_long_while_others_are_answered_does_not_declare_the_store_dead(others, circuit):
+    class SlowForSome(Backend):
+        async def get(self, key, **options):
+            await asyncio.sleep(10.0 if "slow" in key else 0.1)
+
+    async def main():
+        store = AiocacheStore(SlowForSome(), namespace="n", timeout=0.25)
+        late, *prompt = await asyncio.gather(*(store.read([key]) for key in ["slow", *others]))
+        assert (late, prompt) == (Failed("TimeoutError"), [[None]] * len(others))
+        assert (store.info().circuit, store.info().errors) == (circuit, 1)
+        await store.aclose()
+
+    testing.run(main)
+
+
 def test_time_in_which_the_loop_was_busy_is_not_charged_to_the_store():
     class Prompt(Backend):
         async def get(self, key, **options):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # a connection is made
+            await asyncio.sleep(0.1)  # and the answer comes
 
     async def main():
         store = AiocacheStore(Prompt(), namespace="n", timeout=0.25)
-        # The answer and the end of the time are found at the same moment, when the loop is free again.
+        # The connection and the end of the time are found at the same moment, when the loop is free again.
         asyncio.get_running_loop().call_later(0.01, clocks.current().advance, 10.0)
         assert await store.read(["a"]) == [None]
         await store.aclose()

@@ -150,6 +150,12 @@ def test_a_weight_can_be_given_for_a_block_and_corrected():
         assert limit.gate.taken == 1
     with limit.permit():
         assert limit.gate.taken == 1
+
+
+def test_a_weight_given_for_a_block_needs_no_arguments_of_the_function():
+    limit = ag.bulkhead(4, weight=len)
+    with limit.permit(cost=3):
+        assert limit.gate.taken == 3
     assert limit.gate.idle()
 
 

@@ -300,6 +300,7 @@ def test_what_is_out_of_the_ordinary_is_written_although_ordinary_calls_are_not(
 
     run(main)
     assert [line["asyncguard.pipeline"] for line in written.fields()] == ["slow", "degraded"]
+    assert written.fields()[0]["message"] == "slow ok in 1.5 s (slow: 1 s or more)"
 
 
 def test_what_the_inner_strategies_did_is_in_the_line(written: Written) -> None:

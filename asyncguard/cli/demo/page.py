@@ -33,7 +33,7 @@ svg { display: block; width: 100%; height: auto; } svg text { font-size: 10.5px;
 .grid { stroke: var(--line); } .line { fill: none; stroke-width: 1.6; } .area { stroke: none; opacity: 0.16; }
 .stored.line { stroke: var(--good); } .stored.area { fill: var(--good); }
 .calls.line { stroke: var(--call); } .calls.area { fill: var(--call); opacity: 0.35; }
-.requests.line { stroke: var(--mark); }
+.requests.line { stroke: var(--mark); } rect.calls { fill: var(--call); } rect.requests { fill: var(--mark); }
 .memory.line { stroke: #7a5195; } .memory.area { fill: #7a5195; }
 .outage-band { fill: var(--bad); opacity: 0.10; } .freeze-band { fill: var(--mark); opacity: 0.14; }
 .closed { fill: #8fd0ab; } .open { fill: #e0523f; } .half_open { fill: #efb13b; }
@@ -76,6 +76,7 @@ def _head(result: Result) -> str:
     )
 
 
+IN_FLIGHT = [("calls", "calls of the job"), ("requests", "requests on the wire")]
 CIRCUIT = [("closed", "circuit closed"), ("open", "open: calls are kept away"), ("half_open", "half-open: probes")]
 NAMES = {"bare": "without protection", "stamina": "with stamina and a semaphore", "guarded": "guarded by asyncguard"}
 
@@ -104,7 +105,7 @@ def _plots(result: Result, *, named: bool) -> str:
         f"<h2>{html.escape(name)}Every request to the service, and the fault it met</h2>"
         f"{_legend(result)}{plots.requests(result)}{circuit}"
         f'<div class="two"><div><h2>Documents stored</h2>{plots.stored(result)}</div>'
-        f"<div><h2>In flight: calls of the job, requests on the wire</h2>{plots.in_flight(result)}</div></div>"
+        f"<div><h2>In flight</h2>{plots.in_flight(result)}{_boxes(IN_FLIGHT)}</div></div>"
         f"{memory}"
     )
 
