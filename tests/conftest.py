@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from asyncguard._runtime import dispatch
 
@@ -20,8 +20,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Few examples while working, many in .ci/run. No deadlines: a slow machine is not a wrong answer.
-settings.register_profile("default", max_examples=25, deadline=None)
-settings.register_profile("ci", max_examples=150, deadline=None, print_blob=True)
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("default", max_examples=25, **PATIENT)
+settings.register_profile("ci", max_examples=150, print_blob=True, **PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -107,8 +107,10 @@ class Estimator:
     def ran_out(self, reserved: int) -> None:
         """A call with `reserved` bytes ran out of memory: twice that from now on.
 
-        Twice its own share and not twice the estimate: sixty calls that fail together tell one thing, not sixty.
+        Twice its own share and not twice the estimate: sixty calls that fail together tell one thing, not sixty. What
+        was nothing does not grow when it is doubled: then it is a guess.
         """
+        reserved = reserved or LEAST_GUESS // 2
         if (self.need or 0) < 2 * reserved:
             self._set(2 * reserved / MARGIN)
             self._provisional = False

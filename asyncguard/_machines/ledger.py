@@ -58,7 +58,9 @@ class Ledger(Queue):
         self.inside: Callable[[], bool] = cast("Any", self.lock)._is_owned  # noqa: SLF001 - as threading.Condition does
         self.accounts: dict[str, Account] = {}
         self.source = "none"
-        self.looks = 0
+        self.looks = 0  # grows with each reading, and when bytes go out of the sums of which none tells yet
+        self._turn = self._booked = 0  # of the last reading that was begun, and of the last that was taken note of
+        self._given = self._seen = 0  # bytes that went out of the sums, and of those the ones that went before it began
         self.fresh_until = -math.inf
         self.reserved = 0
         self.running = 0
@@ -95,9 +97,14 @@ class Ledger(Queue):
             self.fresh_until = now + FRESH
             self._put_right()
             before = self.reserved, self._elsewhere(now).promised
+            self._turn += 1
+            turn, given = self._turn, self._given
         reading = self._read()
         near = None if self.connect is None else self.connect()
         with self.lock:
+            if turn < self._booked and not freed:  # it took longer than one that was begun later
+                return
+            self._booked, self._seen = turn, given
             self._grow_older(now)
             self._meet(near)
             after = self._elsewhere(now)
@@ -105,7 +112,12 @@ class Ledger(Queue):
             self._book(reading, max(before[0], self.reserved), after.young, freed)
 
     def _ended_since(self, now: float) -> bool:
-        return bool(self.over) or self._elsewhere(now).promised < self.elsewhere
+        return bool(self.over or self.unread) or self._elsewhere(now).promised < self.elsewhere
+
+    @property
+    def unread(self) -> int:
+        """Bytes that are not promised any more, and of which no reading tells yet whether they are free."""
+        return self._given - self._seen
 
     def _elsewhere(self, now: float) -> Elsewhere:
         return NOBODY if self.near is None else self.near.elsewhere(now)
@@ -146,7 +158,9 @@ class Ledger(Queue):
     def _meet(self, near: Neighbours | None) -> None:
         """Take note of the table of all processes, and tell them how young our promises are."""
         if self.near is None and near is not None:
-            self._put_right()
+            while self.over:
+                self._put_right()
+            self.told, self.near = self.reserved, near  # no call since `over` was empty: nobody has ended meanwhile
         self.near = near
         if near is not None:
             self.announce()
@@ -154,9 +168,10 @@ class Ledger(Queue):
 
     def announce(self, more: int = 0) -> None:
         """Tell the other processes what is promised here, and `more` that is about to be."""
-        if self.near is not None:
-            idle = not more and 0 < self._stalled >= self.running - len(self.over)
-            self.near.tell(self.told + more, idle=idle)
+        near = self.near
+        if near is not None:
+            near.tell_idle(idle=not more and 0 < self._stalled >= self.running - len(self.over))
+            near.cells[near.mine] = self.told + more  # without a call, as in `abandon`: both leave what is true now
 
     def claimed(self, since: float) -> int:
         """Return the bytes that count against a call that came at `since`: promised elsewhere, or waited for longer.
@@ -231,6 +246,9 @@ class Ledger(Queue):
 
     def open(self, reservation: Reservation) -> None:
         """Enter a call that was let in, under the lock."""
+        parent = reservation.parent
+        if parent is not None and parent.ended:  # meanwhile, and what it had is given back
+            reservation.lent = 0
         own = reservation.need - reservation.lent
         reservation.generation = self.generation
         reservation.door.running += 1
@@ -238,10 +256,10 @@ class Ledger(Queue):
         self.reserved += own
         self.told += own
         self.young[0] += own
-        if reservation.parent is not None:
-            reservation.nested = reservation.parent.nested = True
-            reservation.parent.plain = False
-            reservation.parent.drawn += reservation.lent
+        if parent is not None:
+            reservation.nested = parent.nested = True
+            parent.plain = False
+            parent.drawn += reservation.lent
         if self.measuring is not None and self.measuring not in reservation.callers():
             self._joins(reservation, self.measuring)
         if reservation.measured:
@@ -300,15 +318,16 @@ class Ledger(Queue):
     def standing(self) -> tuple[int, int]:
         """Return the bytes promised to running calls and how many run, without those that have ended."""
         with self.lock:
-            if len(self.over) > LOOKAHEAD or any(each.nested for each in self.over):
+            gone = list(self.over)  # a copy: calls end in other threads
+            if len(gone) > LOOKAHEAD or any(each.nested for each in gone):
                 self._put_right()  # too many to count at each call, or not to be told one by one
                 self.fresh_until = -math.inf
-            gone = list(self.over)
+                gone = list(self.over)
             return self.reserved - sum(each.need for each in gone), self.running - len(gone)
 
     def _put_right(self) -> None:
         """Take the calls that have ended out of the sums, under the lock and before a reading. Once for each call."""
-        over, young, now = self.over, self.young, self.slice
+        over, young, now, before = self.over, self.young, self.slice, self.reserved
         self._changed = self._changed or bool(over)
         while over:
             each = over.popleft()
@@ -323,7 +342,14 @@ class Ledger(Queue):
             if now - each.slice < len(young):
                 young[now - each.slice] -= each.need
         self.told = self.reserved
+        self._went_out(before - self.reserved)
         self.announce()
+
+    def _went_out(self, size: int) -> None:
+        """Bytes are not promised any more: they serve nobody before a reading that is begun after this."""
+        if size > 0 and self.looks:
+            self._given += size
+            self.looks += 1
 
     def _end_of_unusual(self, reservation: Reservation) -> None:
         if reservation.waiting:
@@ -350,15 +376,20 @@ class Ledger(Queue):
     def resize(self, reservation: Reservation, need: int) -> list[Spot]:
         """Correct the bytes of a running call; return whom to wake."""
         with self.lock:
-            if reservation.closed or reservation.generation != self.generation:
-                return []
             need = max(need, reservation.lent, reservation.drawn)
             age = self.slice - reservation.slice
-            if age < len(self.young):
-                self.young[age] += need - reservation.need
-            self.reserved += need - reservation.need
-            self.told += need - reservation.need
+            if age >= len(self.young):
+                age = -1
+            # From here on without a call: it may end in another thread.
+            if reservation.closed or reservation.generation != self.generation:
+                return []
+            more = need - reservation.need
+            if age >= 0:
+                self.young[age] += more
+            self.reserved += more
+            self.told += more
             reservation.need = need
+            self._went_out(-more)
             self._changed = True
             self.fresh_until = -math.inf
         self.look(self.clock())

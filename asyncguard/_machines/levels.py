@@ -101,11 +101,14 @@ class Room:
         return here <= self.here and here + elsewhere <= self.together
 
 
-def room(accounts: Iterable[Account], bounds: Bounds, fraction: float) -> Room:
-    """Return how many bytes may be promised in all, so that held + promised stays below every level's ceiling."""
+def room(accounts: Iterable[Account], bounds: Bounds, fraction: float, unread: int = 0) -> Room:
+    """Return how many bytes may be promised in all, so that held + promised stays below every level's ceiling.
+
+    `unread` bytes are not promised any more, and may still be in use.
+    """
     here = together = math.inf
     for each in accounts:
-        space = bounds.ceiling(each.level, fraction) - each.held
+        space = bounds.ceiling(each.level, fraction) - each.held - unread
         if each.level.own:
             here = min(here, space)
         else:

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from asyncguard._machines import levels
-from asyncguard._machines.estimate import ArgumentBytes, Learner
+from asyncguard._machines.estimate import ArgumentBytes, Learner, guess
 from asyncguard._machines.ledger import Ledger, Reservation
 from asyncguard._machines.levels import Bounds, Room
 from asyncguard._machines.memory_ticket import MemoryTicket
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["MemoryGate", "Meter"]
 
 MOST_NEWS = 256
+
+MOST_BYTES = 1 << 46
+"""More than the largest machine has. Who promised more would spoil the table that processes share."""
 
 
 class Meter(Protocol):
@@ -77,8 +80,8 @@ class MemoryGate:
         """Put other options in force, for calls that come from now on."""
         self.bounds = bounds
         self.waits = waits
-        self.learner = size if isinstance(size, Learner) else None
-        self.stated = size if isinstance(size, int) else None
+        learner, stated = (size, None) if isinstance(size, Learner) else (None, size)
+        self.learner, self.stated = learner, stated  # at once: no call must see neither
         self._looks = -1
         self._quick = -math.inf
         self._room = self._calm = Room()
@@ -96,7 +99,7 @@ class MemoryGate:
     def idle(self) -> bool:
         """Tell whether nothing would be lost but an estimate that can be learned again."""
         with self.ledger.lock:
-            gone = sum(each.door is self for each in self.ledger.over)
+            gone = sum(each.door is self for each in list(self.ledger.over))  # a copy: calls end in other threads
             return self.running == gone and not self.waiting
 
     # --- the fast path ---
@@ -151,6 +154,8 @@ class MemoryGate:
         if permit is not None:
             return permit
         now = self._clock()
+        if self.ledger.inside():
+            return MemoryTicket(self, request, now).go_through()
         self.ledger.look(now, anew=True)
         ticket = MemoryTicket(self, request, now)
         ticket.try_at_once()
@@ -193,8 +198,10 @@ class MemoryGate:
         """
         if ticket.stated is not None:
             return ticket.stated, False
-        if self.learner is None:
-            return self.stated or 0, False
+        if self.learner is None and self.stated is not None:
+            return self.stated, False
+        if self.learner is None:  # it came while sizes were learned, and now each call states its own
+            return int(min(guess(ticket.arguments), max(0.0, self.ceiling()))), False
         free = self.ledger.measuring is None
         alone = free and not self.ledger.others(ticket.parent)
         need, measured = self.learner.ask(ticket.arguments, self._clock(), alone=alone, free=free)
@@ -229,9 +236,9 @@ class MemoryGate:
         if not self.ledger.looks:  # the first reading is being taken, in another thread: nobody is let in by none
             self._quick = -math.inf
             return
-        accounts = self.ledger.accounts.values()
-        self._room = levels.room(accounts, self.bounds, self.bounds.threshold)
-        self._calm = levels.room(accounts, self.bounds, self.bounds.resume)
+        accounts, unread = self.ledger.accounts.values(), self.ledger.unread
+        self._room = levels.room(accounts, self.bounds, self.bounds.threshold, unread)
+        self._calm = levels.room(accounts, self.bounds, self.bounds.resume, unread)
         self._quick = min(self._room.here, self._room.together - self.ledger.elsewhere)
         self._looks = self.ledger.looks
 
@@ -275,7 +282,9 @@ class MemoryGate:
 
     def reconcile(self, permit: Reservation, actual: float) -> Wake:
         """Correct the bytes of a running call."""
-        return self.ledger.resize(permit, max(0, round(actual)))
+        if math.isnan(actual):
+            raise ValueError(f"actual must be the bytes of the call, got {actual}")
+        return self.ledger.resize(permit, round(min(max(0, actual), MOST_BYTES)))
 
     def forget(self, permit: Reservation) -> None:
         """Do not measure this call after all."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from asyncguard._machines.estimate import ArgumentBytes
+from asyncguard._machines.estimate import ArgumentBytes, guess
 from asyncguard._machines.ledger import SLICE, Reservation
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class MemoryTicket:
     """Implements the ticket protocol, and what the ledger wants of a waiter."""
 
     __slots__ = (
-        "_gate", "_permit", "_queued", "_refused", "_request",
+        "_gate", "_generation", "_permit", "_queued", "_refused", "_request",
         "ahead", "arguments", "more", "parent", "passed", "since", "spot", "stated",
     )  # fmt: skip
 
@@ -38,6 +38,7 @@ class MemoryTicket:
         self.arguments = int(request.cost) if hint else 0
         self.stated: int | None = None if hint or request.cost is None else round(request.cost)
         self._gate = gate
+        self._generation = gate.ledger.generation
         self._request = request
         self.more = 0
         self._queued = False
@@ -66,7 +67,7 @@ class MemoryTicket:
         forced = self.more > 0 and (not gate.fits(self.more, self.since) or gate.crowded)
         if (forced and not force) or not self._secured(forced=forced):
             return False
-        self._open(need, lent, forced=forced, measured=measured)
+        self._permit = self._open(need, lent, forced=forced, measured=measured)
         return True
 
     def _secured(self, *, forced: bool) -> bool:
@@ -91,14 +92,15 @@ class MemoryTicket:
         parent = self.parent
         return 0 if parent is None or parent.closed else parent.need - parent.drawn
 
-    def _open(self, need: int, lent: int, *, forced: bool, measured: bool) -> None:
+    def _open(self, need: int, lent: int, *, forced: bool, measured: bool) -> Reservation:
         ledger = self._gate.ledger
-        permit = self._permit = Reservation(need, self._gate, ledger.slice)
+        permit = Reservation(need, self._gate, ledger.slice)
         permit.parent, permit.lent = self.parent, lent
         permit.forced, permit.measured, permit.plain = forced, measured, False
         ledger.open(permit)
         if measured and self._gate.learner is not None:
             self._gate.learner.begins(permit)
+        return permit
 
     # --- what the gate and its driver ask ---
 
@@ -115,6 +117,15 @@ class MemoryTicket:
                 ledger.enqueue(self, stays=gate.waits)
                 woken = ledger.settle()
         self.wake(woken)
+
+    def go_through(self) -> Reservation:
+        """Go in whatever there is: the garbage collector makes this call while its thread is in the ledger.
+
+        If it waited, everybody would wait for that thread, and it for them.
+        """
+        need = self._gate.size(self)[0]
+        permit = self._open(guess(self.arguments) if need is None else need, 0, forced=True, measured=False)
+        return self._gate.begin(permit, 0.0, queued=False)
 
     def taken(self, now: float) -> Reservation | None:
         """Return the reservation that was granted, once; None if there is none (yet)."""
@@ -157,7 +168,9 @@ class MemoryTicket:
         may give back what it waits for: those wake nobody here.
         """
         ledger = self._gate.ledger
-        if next(iter(ledger.queue), None) is self and (ledger.cautious or ledger.promised_elsewhere):
+        with ledger.lock:
+            first = next(iter(ledger.queue), None) is self
+        if first and (ledger.cautious or ledger.promised_elsewhere):
             return now + SLICE
         return now + min(LAST_LOOK, max(FIRST_LOOK, now - self.since))
 
@@ -196,7 +209,8 @@ class MemoryTicket:
             self._unqueue()
 
     def _unqueue(self) -> None:
-        self._gate.waiting -= self._queued
+        if self._generation == self._gate.ledger.generation:  # who waited in the parent of a fork does not wait here
+            self._gate.waiting -= self._queued
         self._queued = False
 
     def wake(self, woken: Wake) -> None:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, overload
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["CELLS", "MAGIC", "ROWS", "ROWS_IN_USE", "Cells", "Elsewhere", "Neighbours", "clear", "owner_at", "sound"]
+__all__ = [
+    "CELLS", "MAGIC", "ROWS", "ROWS_IN_USE", "Cells", "Elsewhere", "Neighbours", "clear", "in_use", "owner_at", "sound",
+]  # fmt: skip
 
 ROWS: Final = 256
 MAGIC: Final = 0x6167_6D65_6D00_0001
@@ -65,6 +67,12 @@ def owner_at(row: int) -> int:
     return _FACTS + _WIDTH * row + _OWNER
 
 
+def in_use(cells: Cells, row: int) -> bool:
+    """Tell whether a row says anything."""
+    pair = _PAIRS + 2 * row
+    return bool(cells[owner_at(row)] or cells[pair] or cells[pair + 1])
+
+
 def clear(cells: Cells, row: int) -> None:
     """Make a row as new."""
     facts = _FACTS + _WIDTH * row
@@ -77,7 +85,10 @@ def _ticks(seconds: float) -> int:
 
 
 class Neighbours:
-    """The table as one process sees it, which owns `row`. The fast path of the gate reads and writes cells itself."""
+    """The table as one process sees it, which owns `row`.
+
+    What is promised here is written into the cell `mine` by the ledger itself, in statements without a call.
+    """
 
     __slots__ = ("_facts", "cells", "mine")
 
@@ -88,10 +99,9 @@ class Neighbours:
 
     # --- our own row ---
 
-    def tell(self, promised: int, *, idle: bool) -> None:
-        """Say what is promised here; `idle`: all calls that run only wait for calls inside that wait here."""
+    def tell_idle(self, *, idle: bool) -> None:
+        """Say whether all calls that run here only wait for calls inside that wait here."""
         self.cells[self._facts + _IDLE] = idle
-        self.cells[self.mine] = max(0, promised)
 
     def tell_young(self, young: int, until: float) -> None:
         """Say which of the promises are so new that nothing need have been allocated for them until then."""

@@ -87,8 +87,10 @@ class MemoryProbe:
         """Find our groups and their limits again; files of the groups that stay are kept."""
         known = {group.group: group for group in self._groups}
         found = [known.get(group) or _Group(group) for group in cgroup.groups(self._root)]
+        for file in (self._meminfo, self._statm):
+            file.check()
         for group in found:
-            group.limit = cgroup.limit_of(group.group)
+            group.look_again()
         self._groups = found
         if any(group.group.guessed for group in self._groups):
             self._say(
@@ -164,6 +166,12 @@ class _Group:
         self._stat = KeptFile(group.stat)
         self._stat_due = 0.0
         self._parked = (0, 0)
+
+    def look_again(self) -> None:
+        """Read the limit again, and see whether the files are still ours."""
+        self.limit = cgroup.limit_of(self.group)
+        self._usage.check()
+        self._stat.check()
 
     def level(self, now: float) -> Level | None:
         """Return the level, None if it has no limit or its usage cannot be read."""

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from asyncguard._machines.neighbours import CELLS, MAGIC, ROWS, ROWS_IN_USE, Neighbours, clear, owner_at, sound
+from asyncguard._machines.neighbours import CELLS, MAGIC, ROWS, ROWS_IN_USE, Neighbours, clear, in_use, owner_at, sound
 from asyncguard._runtime import memory_probe
 from asyncguard._runtime.dispatch import logger
 
@@ -151,7 +151,7 @@ class SharedLedger:
             return
         if here.cells[owner_at(self._row)] == self._nonce:
             clear(here.cells, self._row)
-        with contextlib.suppress(OSError):
+        if here.whole():  # else the descriptor may be that of another file by now, with locks of its own
             here.unlock(self._row)
 
     def processes(self) -> int:
@@ -162,7 +162,7 @@ class SharedLedger:
         """Give the row back, and remove the file if nobody else is in it: at the end of the process."""
         with contextlib.suppress(Exception):
             here = self._map
-            if here is not None:
+            if here is not None and here.whole():
                 here.knock(KNOCKS_AT_THE_END)
                 self._leave()
                 _sweep(here, ROWS)
@@ -224,6 +224,11 @@ class _Map:
         rows = range(min(ROWS, self.cells[ROWS_IN_USE]))
         return [row for row in rows if row != mine and self.cells[owner_at(row)]]
 
+    def used(self, mine: int) -> list[int]:
+        """Return the rows, but for ours, in which something is said."""
+        rows = range(min(ROWS, self.cells[ROWS_IN_USE]))
+        return [row for row in rows if row != mine and in_use(self.cells, row)]
+
     def lock(self, byte: int) -> bool:
         """Take the lock on a byte; False if another process holds it."""
         import fcntl
@@ -250,8 +255,8 @@ class _Map:
 
 
 def _sweep(here: _Map, mine: int) -> None:
-    """Clear the rows of the dead."""
-    for row in here.owned(mine):
+    """Clear the rows of the dead, and what a process wrote that did not know yet that its row was taken from it."""
+    for row in here.used(mine):
         if here.lock(row):
             clear(here.cells, row)
             here.unlock(row)

@@ -47,7 +47,10 @@ def wrap_async(strategy: MemoryGuard, fn: Call, site: Site) -> Call:
         except BaseException as error:
             _failed(strategy, gate, permit, token, error)
             raise
-        _passage.permits.reset(token)
+        try:
+            _passage.permits.reset(token)
+        except ValueError:
+            """It began in another context: `bring_back` inline."""
         if permit.plain:  # `release` inline
             ledger = gate.ledger
             ledger.abandon(permit)
@@ -82,7 +85,10 @@ def wrap_sync(strategy: MemoryGuard, fn: Call, site: Site) -> Call:
         except BaseException as error:
             _failed(strategy, gate, permit, token, error)
             raise
-        _passage.permits.reset(token)
+        try:
+            _passage.permits.reset(token)
+        except ValueError:
+            """It began in another context: `bring_back` inline."""
         if permit.plain:  # `release` inline
             ledger = gate.ledger
             ledger.abandon(permit)

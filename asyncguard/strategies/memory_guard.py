@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from asyncguard._machines.levels import Reading
     from asyncguard._machines.memory_words import Decision
     from asyncguard._machines.partition_keys import PartitionBy
+    from asyncguard._passage import PermitBlock
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
     from asyncguard._runtime.colour import Kind
@@ -116,10 +117,18 @@ class MemoryGuard(AdmissionStrategy[MemoryGuardOptions, MemoryGate]):
             if self.options.reclaim is not False and clocks.current() is clocks.REAL:
                 self._reclaimer.prepare()
             request.cost = ArgumentBytes(argument_bytes(request.args, request.kwargs))
-        elif callable(estimate):
+        elif callable(estimate) and not request.stated:
             request.cost = _stated(estimate(*request.args, **request.kwargs))
-        else:
+        elif not request.stated:
             request.cost = estimate
+
+    def permit(self, *args: Any, cost: float | None = None, **kwargs: Any) -> PermitBlock:
+        """Guard a block: `async with guard.permit(): ...`, sync `with guard.permit(): ...`.
+
+        The arguments are those that `estimate=` and `partition=` look at; `cost` is the bytes of the block, in place of
+        what they would say. TypeError if that is no size.
+        """
+        return super().permit(*args, cost=None if cost is None else _stated(cost, "cost"), **kwargs)
 
     @property
     def weighs(self) -> bool:
@@ -144,8 +153,11 @@ class MemoryGuard(AdmissionStrategy[MemoryGuardOptions, MemoryGate]):
 
     def announce(self, site: Site, gate: MemoryGate, partition: str) -> None:
         """Tell what was decided."""
-        while gate.news:
-            news = gate.news.popleft()
+        while True:
+            try:
+                news = gate.news.popleft()
+            except IndexError:  # told, by us or by another thread
+                return
             if not isinstance(news, int):
                 self._tell(site, news, partition)
             elif self.heard(site):
@@ -220,6 +232,8 @@ def _told(gate: MemoryGate) -> str:
     need = gate.stated if gate.learner is None else gate.learner.need
     waiting = f", {gate.waiting} wait" if gate.waiting else ""
     told = f"{gate.decided('', need or 0)}{waiting}; source {gate.ledger.source}"
+    if not gate.ledger.looks:  # not "nothing is limited": nobody has looked
+        told = "no call has asked yet, so no limit was read"
     return f"{told}; a call takes {_size_in_words(gate, need)}"
 
 
@@ -239,12 +253,12 @@ def _size_in_words(gate: MemoryGate, need: int | None) -> str:
 _REAL: Any = numbers.Real  # numpy's numbers are; for type checkers it has no arithmetic
 
 
-def _stated(need: Any) -> int:
+def _stated(need: Any, what: str = "what estimate= returns") -> int:
     if isinstance(need, _REAL) and not isinstance(need, bool) and 0 <= need < math.inf:
         size: int = math.ceil(need)
         if size <= sys.float_info.max:
             return size
-    raise checks.wrong_type("what estimate= returns", need, "bytes, a number of at least 0")
+    raise checks.wrong_type(what, need, "bytes, a number of at least 0")
 
 
 _METER = PeakMeter()

@@ -22,7 +22,7 @@ from asyncguard.cli.main import main, parser
 if sys.platform == "win32":
     pytest.skip("the demo kills real processes", allow_module_level=True)
 
-SOON = 20.0  # seconds; generous, for machines that do other things too
+SOON = 60.0  # seconds; generous, for machines that do other things too
 SMALL = ("--calls", "16", "--limit", "128")
 
 
@@ -45,7 +45,7 @@ class Demo:
         )
 
     def finished(self) -> tuple[int, str]:
-        out, err = self.process.communicate(timeout=180)
+        out, err = self.process.communicate(timeout=280)
         return self.process.returncode, out + err
 
     def running(self) -> list[str]:
@@ -92,10 +92,13 @@ def row(said: str, name: str) -> str:
     return str(found)
 
 
-def assert_as_promised(said: str, calls: int) -> None:
+def assert_killed(said: str, calls: int) -> None:
     for name in ("none", "psutil", "check"):
         assert "killed, exit 137" in row(said, name)
         assert f"{calls} of {calls}" not in row(said, name)
+
+
+def assert_kept(said: str, calls: int) -> None:
     assert f"{calls} of {calls}" in row(said, "guard")
     assert "exit 0" in row(said, "guard")
     assert "Good:" in said
@@ -103,11 +106,15 @@ def assert_as_promised(said: str, calls: int) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_where_no_group_can_be_made_it_is_simulated_and_says_so(tmp_path: Path) -> None:
-    demo = Demo(tmp_path, *SMALL, "--simulate")
-    status, said = demo.finished()
-    assert status == 0, said
-    assert "this is a simulation" in said
-    assert_as_promised(said, 16)
+    for _ in range(5):  # what stands in for the kernel comes too late where it gets no processor for a while
+        demo = Demo(tmp_path, *SMALL, "--simulate")
+        status, said = demo.finished()
+        assert status == 0, said
+        assert "this is a simulation" in said
+        assert_kept(said, 16)
+        if said.count("killed, exit 137") == len(CONTENDERS) - 1:
+            break
+    assert_killed(said, 16)
     assert (tmp_path / "memory.html").read_text().count("<svg viewBox") >= len(CONTENDERS)
     assert_nothing_is_left(demo)
 
@@ -118,14 +125,15 @@ def test_in_a_real_group_the_kernel_kills_all_but_the_guarded(tmp_path: Path) ->
     status, said = demo.finished()
     assert status == 0, said
     assert "the kernel kills" in said
-    assert_as_promised(said, 16)
+    assert_kept(said, 16)
+    assert_killed(said, 16)
     assert_nothing_is_left(demo)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_in_the_midst_it_leaves_no_process_no_folder_and_no_group(tmp_path: Path, number: int) -> None:
-    demo = Demo(tmp_path)
+    demo = Demo(tmp_path, "--calls", "1000")  # not over for a long time, also if we come late
     demo.wait_for_calls()
     demo.process.send_signal(number)
     status, said = demo.finished()

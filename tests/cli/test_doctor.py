@@ -20,9 +20,9 @@ def listening():
 
 @pytest.fixture
 def closed_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port  # nobody listens there any more
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]  # nobody listens there, nor can anybody begin to
 
 
 def findings(capsys, *arguments):

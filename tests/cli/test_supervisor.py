@@ -57,7 +57,7 @@ class Demo:
 
     def leave(self) -> int:
         self.process.stdin.close()
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def demo():
         yield one
 
 
-def until(condition, patience: float = 20.0) -> None:
+def until(condition, patience: float = 60.0) -> None:
     """Other processes set no event: look again and again."""
     late = time.monotonic() + patience
     while not condition():
@@ -157,7 +157,7 @@ def test_ctrl_c_does_not_reach_it_and_sigterm_ends_it_cleanly(demo):
     demo.process.send_signal(signal.SIGHUP)
     assert running(demo.spawn(SLEEP))
     demo.process.send_signal(signal.SIGTERM)
-    assert demo.process.wait(30) == 0
+    assert demo.process.wait(60) == 0
     assert not running(pid)
     assert not demo.folder.exists()
 
@@ -175,6 +175,6 @@ def test_the_folder_stays_if_it_is_to_be_kept(tmp_path):
 def test_even_when_the_supervisor_itself_is_killed_its_parts_end(demo):
     pid = demo.spawn(SLEEP)
     demo.process.kill()
-    demo.process.wait(30)
+    demo.process.wait(60)
     until(lambda: not running(pid))
     shutil.rmtree(demo.folder)  # nobody is left who could have done it

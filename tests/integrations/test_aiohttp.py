@@ -44,7 +44,13 @@ def session(middleware: GuardMiddleware, **options: Any) -> aiohttp.ClientSessio
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(asyncio.wait_for(main(), 120))
+
+
+def run_on_virtual_time(main: Callable[[], Awaitable[None]]) -> None:
+    """Time passes only when the wire is quiet, however slow the machine is."""
+    with testing.virtual_clock() as clock, asyncio.Runner(loop_factory=lambda: wires.QuietLoop(clock)) as runner:
+        runner.run(asyncio.wait_for(main(), 3600))
 
 
 # --- retry by status --------------------------------------------------------------------------------------------------
@@ -254,10 +260,11 @@ def test_a_broken_connection_of_a_post_is_not() -> None:
 def test_a_silent_server_is_cut_per_attempt_and_tried_again() -> None:
     async def main() -> None:
         async with wire(wires.silent, reply(200)) as server:
-            guarded = guard_middleware(timeout(10), retry(**QUICK), timeout(0.1, scope="attempt"))
+            patient = retry(max_retries=50, **QUICK)
+            guarded = guard_middleware(timeout(60), patient, timeout(0.1, scope="attempt"))
             async with session(guarded) as client, client.get(server.url) as response:
                 assert await response.text() == "fine"
-            assert len(server.seen) == 2
+            assert len(server.seen) >= 2  # more where the machine stood still
 
     run(main)
 
@@ -265,7 +272,7 @@ def test_a_silent_server_is_cut_per_attempt_and_tried_again() -> None:
 def test_a_truncated_body_reaches_whoever_reads_it() -> None:
     async def main() -> None:
         gate = bulkhead(1)
-        async with wire(wires.truncated) as server, session(guard_middleware(timeout(5), gate)) as client:
+        async with wire(wires.truncated) as server, session(guard_middleware(timeout(60), gate)) as client:
             async with client.get(server.url) as response:
                 with pytest.raises(aiohttp.ClientPayloadError):
                     await response.read()
@@ -289,16 +296,18 @@ def test_the_deadline_of_the_call_binds_the_body(fault: str) -> None:
                 assert all(each.idle() for each in gate.gates())
         assert len(events.of(CallTimedOut)) == 1
 
-    run(main)
+    run_on_virtual_time(main)
 
 
 def test_the_deadline_binds_a_body_that_is_read_in_pieces() -> None:
     async def main() -> None:
+        pieces: list[bytes] = []
         async with wire(wires.drip) as server, session(guard_middleware(timeout(0.2))) as client:
-            async with client.get(server.url) as response:
+            while not pieces:  # on real time, and the machine may stand still before the answer begins
                 with pytest.raises(CallTimeoutError):
-                    async for _ in response.content.iter_any():
-                        pass
+                    async with client.get(server.url) as response:
+                        async for piece in response.content.iter_any():
+                            pieces.append(piece)
 
     run(main)
 
@@ -308,13 +317,13 @@ def test_an_attempt_has_to_answer_in_time_the_body_has_until_the_end_of_the_call
         async with wire(wires.drip) as server:
             guarded = guard_middleware(timeout(0.3), retry(**QUICK), timeout(0.1, scope="attempt"))
             async with session(guarded) as client, client.get(server.url) as response:
-                start = time.monotonic()
+                start = asyncio.get_running_loop().time()
                 with pytest.raises(CallTimeoutError, match=r"0\.3 s"):
                     await response.read()
-                assert time.monotonic() - start > 0.15
+                assert asyncio.get_running_loop().time() - start == pytest.approx(0.3)
             assert len(server.seen) == 1  # a body that was handed out is not fetched again
 
-    run(main)
+    run_on_virtual_time(main)
 
 
 def test_a_deadline_around_the_call_binds_it_too() -> None:
@@ -336,7 +345,7 @@ def test_a_body_that_is_read_in_time_leaves_no_timer() -> None:
                 await asyncio.sleep(0.3)  # past the deadline: nothing may fire any more
             assert events == []
 
-    run(main)
+    run_on_virtual_time(main)
 
 
 # --- permits ----------------------------------------------------------------------------------------------------------
@@ -373,9 +382,11 @@ def test_permits_are_given_back_when_the_caller_is_cancelled() -> None:
     async def main() -> None:
         gate = bulkhead(1, max_queue=0)
         async with wire(wires.silent, wires.stalled, reply()) as server, session(guard_middleware(gate)) as client:
-            for _ in range(2):
+            for number in range(2):
                 task = asyncio.ensure_future(_read(client, server.url))
-                await asyncio.sleep(0.05)
+                while len(server.seen) == number:  # noqa: ASYNC110 - the server sets no event
+                    await asyncio.sleep(0.001)
+                await asyncio.sleep(0.05)  # time for the half of the body that comes
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -459,7 +470,7 @@ def test_what_a_response_says_is_left_reaches_the_rate_limit() -> None:
 
 def test_a_pipeline_in_the_canonical_order() -> None:
     async def main() -> None:
-        pipeline = guard(bulkhead(4), retry(**QUICK), timeout(5), name="search")
+        pipeline = guard(bulkhead(4), retry(**QUICK), timeout(60), name="search")
         middleware = guard_middleware(pipeline)
         assert [each.kind for each in middleware.pipeline] == ["timeout", "retry", "bulkhead"]
         async with wire(reply(503), reply(200)) as server, session(middleware) as client:
@@ -516,17 +527,17 @@ def test_a_web_socket_outlives_the_deadline_and_holds_no_permit() -> None:
             assert all(each.idle() for each in gate.gates())
             await asyncio.sleep(0.15)
             await socket.send_str("still there")
-            assert await socket.receive_str(timeout=5) == "still there"
+            assert await socket.receive_str(timeout=60) == "still there"
         server.close()
 
-    run(main)
+    run_on_virtual_time(main)
 
 
 def test_a_monitored_call_lasts_until_its_body_is_read() -> None:
     async def main() -> None:
         async with wire(reply(503), wires.large(), reply(404)) as server:
             with testing.record_events() as events:
-                async with session(guard_middleware(monitor(), timeout(5), retry(**QUICK))) as client:
+                async with session(guard_middleware(monitor(), timeout(60), retry(**QUICK))) as client:
                     async with client.get(server.url) as response:
                         assert events.of(CallFinished) == []
                         await response.read()
@@ -540,7 +551,7 @@ def test_a_monitored_call_lasts_until_its_body_is_read() -> None:
 def test_many_requests_at_once_share_the_permits() -> None:
     async def main() -> None:
         async with wire(reply()) as server:
-            async with session(guard_middleware(timeout(10), retry(), bulkhead(4, max_queue=100))) as client:
+            async with session(guard_middleware(timeout(60), retry(), bulkhead(4, max_queue=100))) as client:
                 bodies = await asyncio.gather(*[_read(client, server.url) for _ in range(50)])
             assert bodies == [b"fine"] * 50
             assert server.connections <= 4
@@ -550,7 +561,7 @@ def test_many_requests_at_once_share_the_permits() -> None:
 
 def test_the_response_is_aiohttps_own() -> None:
     async def main() -> None:
-        async with wire(reply()) as server, session(guard_middleware(timeout(5), bulkhead(1))) as client:
+        async with wire(reply()) as server, session(guard_middleware(timeout(60), bulkhead(1))) as client:
             async with client.get(server.url) as response:
                 assert type(response) is aiohttp.ClientResponse
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import selectors
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from asyncguard import testing
+
+QUIET = 0.02  # seconds
 Act = Callable[["Exchange"], Awaitable[None]]
 
 
@@ -74,6 +79,23 @@ async def wire(*acts: Act) -> AsyncIterator[Wire]:
             if "Wire.serve" in repr(task.get_coro()):
                 task.cancel()
                 await asyncio.wait([task])
+
+
+class QuietSelector(testing._JumpingSelector):
+    """Before the clock jumps, nothing may have come over the wire for a moment of real time."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = selectors.DefaultSelector.select(self, QUIET) if timeout is not None and timeout > 0 else []
+        return ready or super().select(timeout)
+
+
+class QuietLoop(testing.VirtualLoop):
+    """A loop on virtual time whose client and server may talk over real sockets."""
+
+    def __init__(self, clock: testing.VirtualClock) -> None:
+        asyncio.SelectorEventLoop.__init__(self, QuietSelector(clock))
+        self.virtual: Any = clock
+        self._clock_resolution = 1e-9
 
 
 def reply(status: int = 200, body: bytes = b"fine", **headers: str) -> Act:

@@ -76,13 +76,13 @@ def test_threads_that_meet_an_object_at_once_find_one_stand_in():
 
     def meet():
         for number in range(200):
-            barrier.wait(10)
+            barrier.wait(60)
             found.append((number, freeze(Value(number))))
 
     threads = [threading.Thread(target=meet) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert len(found) == 1600
     assert len({id(key[1]) for _, key in found}) == len({number for number, _ in found}) == 200

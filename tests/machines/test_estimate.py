@@ -299,3 +299,11 @@ def test_a_call_that_fails_does_not_widen_the_window() -> None:
     end(learner, Call(), 100)
     end(learner, Call(), None)
     assert learner.window == 2
+
+
+def test_a_call_that_reserved_nothing_and_ran_out_of_memory_makes_the_next_one_reserve_a_guess() -> None:
+    estimator = Estimator()
+    estimator.observe(0)
+    assert estimator.need == 0
+    estimator.ran_out(0)
+    assert estimator.need == guess(0)

@@ -17,7 +17,7 @@ MIB = 1 << 20
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 KILLED = -9
-LONGEST = 120.0  # seconds; what hangs is a failure, with its output
+LONGEST = 240.0  # seconds; what hangs is a failure, with its output
 
 
 @dataclass(frozen=True)

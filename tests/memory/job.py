@@ -72,13 +72,13 @@ def group_is_full() -> bool:
     return level.used > THRESHOLD * level.limit
 
 
-def guarded(mode: str, calls: int) -> Embed:
+def guarded(mode: str) -> Embed:
     """The contenders. All wait long enough for every call to get its turn."""
     if mode == "none":
         return embed
     if mode in {"psutil", "check"}:
         return wait_while(psutil_is_full if mode == "psutil" else group_is_full)
-    patience = 5.0 + 2.0 * calls
+    patience = 600.0
     if mode == "learned":
         return ag.memory_guard(max_wait=patience)(embed)
     if mode == "process":
@@ -97,7 +97,7 @@ def sizes_of(calls: int, seed: str) -> list[int]:
 
 
 async def main(mode: str, calls: int, seed: str) -> None:
-    call = guarded(mode, calls)
+    call = guarded(mode)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()

@@ -31,7 +31,7 @@ def note(event: events.Event) -> None:
         decisions.append(event.decision)
 
 
-guard = ag.memory_guard(estimate=NEED[sys.argv[1]], max_wait=60.0, reclaim=False, on_event=note)
+guard = ag.memory_guard(estimate=NEED[sys.argv[1]], max_wait=600.0, reclaim=False, on_event=note)
 
 
 @guard

@@ -58,7 +58,7 @@ async def main(mode: str, calls: int, texts: int) -> None:
         finally:
             running -= 1
 
-    call: Callable[[list[str]], Awaitable[int]] = embed if mode == "none" else ag.memory_guard(max_wait=100.0)(embed)
+    call: Callable[[list[str]], Awaitable[int]] = embed if mode == "none" else ag.memory_guard(max_wait=600.0)(embed)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()

@@ -50,7 +50,7 @@ def closed_loop():
         loop.call_soon(look)
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive(), "the task never came to wait"
         loop.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 
 import pytest
 
@@ -29,6 +30,13 @@ def zombies():
                 raise
             ended.append("to its end")
 
+        def wait_for(self, started):
+            """A caller may be gone before its thread has come to call."""
+            late = time.monotonic() + LONG
+            while self.started < started and time.monotonic() < late:
+                time.sleep(0.001)
+            assert self.started == started
+
         def end(self):
             go_on.set()
             for thread in threading.enumerate():
@@ -47,7 +55,7 @@ def test_works_that_hang_do_not_delay_the_next_call(zombies):
     for _ in range(12):
         with pytest.raises(ag.CallTimeoutError):
             hang()
-    assert zombies.started == 12
+    zombies.wait_for(12)
     assert ag.timeout(LONG, thread=True)(lambda: "at once")() == "at once"
 
 

@@ -11,7 +11,7 @@ import pytest
 import asyncguard as ag
 from asyncguard import testing
 
-LONG = 10.0  # seconds: what a test waits for at most, if it is broken
+LONG = 60.0  # seconds: what a test waits for at most, if it is broken
 
 
 class Probe:

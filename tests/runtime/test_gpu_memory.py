@@ -289,7 +289,7 @@ def test_a_call_that_starts_cuda_itself_has_taken_all_that_was_allocated(cuda: F
 def wait(gpu: Gpu) -> None:
     thread = gpu.reclaimer._thread
     if thread is not None:
-        thread.join(10)
+        thread.join(60)
 
 
 def test_under_pressure_the_cache_of_this_gpu_is_emptied_on_a_thread(cuda: FakeCuda, clock: Clock) -> None:

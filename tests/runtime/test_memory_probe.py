@@ -312,6 +312,39 @@ def test_descriptors_are_closed_with_the_probe(tree: Tree) -> None:
             os.fstat(fd)
 
 
+def test_a_descriptor_that_another_file_has_taken_over_is_let_go_and_not_closed(tree: Tree, tmp_path: Path) -> None:
+    tree.v2("/app")
+    tree.group2("/app", limit=100 * MIB, usage=MIB)
+    probe = tree.probe()
+    known = probe.read()
+    group = probe._groups[0]
+    taken_over = [file._fd for file in (group._usage, group._stat, probe._meminfo, probe._statm) if file._fd >= 0]
+    (tmp_path / "log").write_text("something else\n")
+    log = os.open(tmp_path / "log", os.O_RDONLY)
+    for fd in taken_over:
+        os.dup2(log, fd)
+    tree.now += LOOK_AGAIN
+    assert probe.read() == known
+    probe.after_fork()
+    for fd in taken_over:
+        assert os.path.sameopenfile(fd, log)
+        os.close(fd)
+    os.close(log)
+
+
+def test_a_descriptor_that_another_file_has_taken_over_is_not_closed_with_the_probe(tree: Tree, tmp_path: Path) -> None:
+    probe = tree.probe()
+    probe.read()
+    (tmp_path / "log").write_text("something else\n")
+    log = os.open(tmp_path / "log", os.O_RDONLY)
+    taken_over = probe._meminfo._fd
+    os.dup2(log, taken_over)
+    probe.after_fork()
+    assert os.path.sameopenfile(taken_over, log)
+    os.close(taken_over)
+    os.close(log)
+
+
 # --- nothing to be read ---
 
 

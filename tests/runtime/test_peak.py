@@ -71,7 +71,7 @@ def test_where_the_mark_cannot_be_reset_a_thread_looks(tmp_path: Path, monkeypat
     monkeypatch.setattr(peak, "process_bytes", read)
     meter = PeakMeter(str(tmp_path / "missing"))
     meter.start()
-    assert looked.wait(10)
+    assert looked.wait(60)
     assert meter.stop() == 800
 
 

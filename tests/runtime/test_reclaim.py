@@ -46,7 +46,7 @@ class Bench:
     def wait(self) -> None:
         thread = self.reclaimer._thread
         if thread is not None:
-            thread.join(10)
+            thread.join(60)
 
     def report(self, method: str, freed: int, seconds: float) -> None:
         self.steps.append((method, freed))
@@ -146,7 +146,7 @@ def test_while_it_is_useless_it_comes_ever_more_seldom_and_a_useful_run_ends_tha
 
 def test_one_run_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, go_on = use(bench, monkeypatch), threading.Event()
-    monkeypatch.setattr(cache, "trim", lambda fraction: go_on.wait(10))
+    monkeypatch.setattr(cache, "trim", lambda fraction: go_on.wait(60))
     assert bench.reclaimer.ask(bench.report, bench.freed.append)
     assert bench.reclaimer.busy
     assert not bench.reclaimer.ask(bench.report, bench.freed.append)

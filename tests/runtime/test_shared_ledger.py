@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import signal
@@ -26,7 +27,7 @@ from pathlib import Path
 from asyncguard._runtime.shared_ledger import SharedLedger
 ledger = SharedLedger(lambda: "box", Path(sys.argv[1]))
 near = ledger.connect()
-near.tell(500, idle=False)
+near.cells[near.mine] = 500
 near.want(70, 0.0, 1e9)
 print(ledger._row, flush=True)
 sys.stdin.readline()
@@ -120,7 +121,7 @@ def test_a_row_of_the_dead_is_taken_again_and_the_last_one_removes_the_file(
 
 def test_a_process_that_ends_leaves_the_others_their_table(here: Here, other: subprocess.Popen[str]) -> None:
     near = here.look()
-    near.tell(30, idle=False)
+    near.cells[near.mine] = 30
     other.communicate("end\n")
     assert here.look() is near
     assert (near.total(), here.file.exists()) == (30, True)
@@ -128,13 +129,13 @@ def test_a_process_that_ends_leaves_the_others_their_table(here: Here, other: su
 
 def test_a_forked_child_has_a_row_of_its_own_and_its_end_frees_it(here: Here) -> None:
     near = here.look()
-    near.tell(11, idle=False)
+    near.cells[near.mine] = 11
     read, write = os.pipe()
     child = os.fork()
     if not child:
         here.ledger.after_fork()
         theirs = here.look()
-        theirs.tell(22, idle=False)
+        theirs.cells[theirs.mine] = 22
         os.write(write, b"%d" % here.ledger._row)
         os._exit(0)
     os.waitpid(child, 0)
@@ -175,7 +176,7 @@ def test_a_table_of_garbage_is_begun_anew_with_one_warning(here: Here, caplog: p
 
 def test_those_who_are_in_a_table_that_is_begun_anew_take_new_rows(here: Here) -> None:
     near = here.look()
-    near.tell(99, idle=False)
+    near.cells[near.mine] = 99
     near.cells[ROWS_IN_USE] = 10**9
     after = here.look()
     assert after is not near
@@ -233,7 +234,8 @@ def test_a_file_that_its_last_owner_removes_while_it_is_opened_is_made_again(
         return opened
 
     monkeypatch.setattr(os, "open", remove_once)
-    here.look().tell(300, idle=False)
+    near = here.look()
+    near.cells[near.mine] = 300
     assert removed
     assert here.file.read_bytes()[64:72] == (300).to_bytes(8, sys.byteorder)
     assert not caplog.records
@@ -290,8 +292,49 @@ def test_descriptors_closed_behind_our_back_cost_the_row_and_nothing_else(here: 
     assert table is not None
     os.close(table._fd)
     after = here.look()
-    after.tell(5, idle=False)
+    after.cells[after.mine] = 5
     assert after.total() == 5
+
+
+def locked_for_others(path: Path, byte: int) -> bool:
+    """Tell whether another process finds a byte of a file locked."""
+    text = "import sys; from fcntl import *; lockf(open(sys.argv[1], 'r+b'), LOCK_EX | LOCK_NB, 1, int(sys.argv[2]))"
+    ended = subprocess.run([sys.executable, "-c", text, str(path), str(byte)], check=False, stderr=subprocess.DEVNULL)
+    return ended.returncode == 1
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_a_lock_on_a_file_that_took_over_our_descriptor_is_left_alone(
+    here: Here, tmp_path_factory: pytest.TempPathFactory, *, at_the_end: bool
+) -> None:
+    here.look()
+    table = here.ledger._map
+    assert table is not None
+    assert here.ledger._row == 0
+    path = tmp_path_factory.mktemp("daemon") / "pid"
+    path.write_bytes(b"1")
+    theirs = os.open(path, os.O_RDWR)
+    os.dup2(theirs, table._fd)  # closes what was there
+    try:
+        fcntl.lockf(theirs, fcntl.LOCK_EX)
+        if at_the_end:
+            here.ledger.close()
+        else:
+            here.look()
+        assert locked_for_others(path, 0)
+        assert locked_for_others(path, shared_ledger.DOOR)
+    finally:
+        os.close(theirs)
+        os.close(table._fd)
+
+
+def test_what_is_said_in_a_row_of_nobody_does_not_stay(here: Here) -> None:
+    near = here.look()
+    late = Neighbours(near.cells, 3)  # of a process that has just been given another row
+    near.cells[ROWS_IN_USE] = 4
+    late.cells[late.mine] = 700
+    late.want(50, 0.0, 1e9)
+    assert here.look().total() == 0
 
 
 def test_a_full_table_and_a_held_door_leave_each_to_itself(

@@ -10,7 +10,7 @@ import threading
 import trio
 import uvloop
 
-PATIENCE = 60.0  # seconds until a thread that has not ended is taken for one that hangs
+PATIENCE = 200.0  # seconds until a thread that has not ended is taken for one that hangs
 DONE, CANCELLED = "done", "cancelled"
 
 

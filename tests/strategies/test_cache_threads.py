@@ -220,8 +220,9 @@ def test_the_last_waiter_in_another_loop_cancels_the_work_in_its_own():
         task.cancel()
         await asyncio.wait([task])
         left.set()
-        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - the work goes on until the other loop leaves
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(60):
+            while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - the work goes on until the other loop leaves
+                await asyncio.sleep(0.001)
         ended.set()
 
     async def joins_and_leaves():

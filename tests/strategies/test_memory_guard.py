@@ -9,6 +9,7 @@ import logging
 import pickle
 import random
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -360,7 +361,7 @@ def test_threads_share_the_ledger_and_wait_for_each_other(machine: Machine) -> N
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert most <= 2
     assert in_use(guard) == (0, 0, 0)
 
@@ -391,6 +392,23 @@ def test_the_block_form_reserves_what_it_is_told_and_can_be_corrected(machine: M
         assert in_use(guard) == (0, 0, 0)
 
     testing.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("cost", [-1, float("nan"), float("inf"), "400", True])
+def test_a_block_whose_cost_is_no_size_is_refused(machine: Machine, cost: Any) -> None:
+    guard = ag.memory_guard(estimate=100)
+    with pytest.raises(TypeError, match="cost must be bytes, a number of at least 0"):
+        guard.permit(cost=cost)
+    with guard.permit(cost=0.5) as permit:
+        assert permit.permit.need == 1
+
+
+def test_a_block_that_says_what_it_takes_needs_no_arguments_of_the_estimate(machine: Machine) -> None:
+    guard = ag.memory_guard(estimate=lambda texts: 100 * len(texts))
+    with guard.permit(cost=40):
+        assert in_use(guard)[0] == 40
+    with guard.permit(["a"]):
+        assert in_use(guard)[0] == 100
 
 
 # --- sizes ---
@@ -598,6 +616,22 @@ def test_every_decision_is_an_event_with_the_numbers(machine: Machine, backend: 
     assert [event.reason for event in seen if isinstance(event, events.CallRejected)] == ["memory"]
 
 
+def test_another_thread_may_tell_what_was_decided(machine: Machine) -> None:
+    guard = ag.memory_guard(estimate=100)
+
+    class Raced(deque[Any]):
+        def __bool__(self) -> bool:  # whoever is told that there is news finds none
+            there_was = len(self) > 0
+            self.clear()
+            return there_was
+
+    with testing.virtual_clock():
+        gate = guard.gate
+        gate.news = Raced([100, 200])
+        guard.announce(guard.own_site(), gate, "")
+        assert len(gate.news) == 0
+
+
 def test_a_refusal_is_logged(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
     notices.clear()
 
@@ -632,12 +666,22 @@ def test_status_says_what_is_used_promised_and_learned(machine: Machine) -> None
         assert learned.describe() == [text + "; a call takes 120.0 MiB, learned from 6 calls"]
 
 
+def test_status_does_not_say_that_nothing_is_limited_before_anybody_has_looked(machine: Machine) -> None:
+    guard = ag.memory_guard()
+    with testing.virtual_clock():
+        said = "no call has asked yet, so no limit was read; a call takes what is still to be learned"
+        assert guard.describe() == [said]
+        guard(lambda: None)()
+        assert guard.describe()[0].startswith("used ")
+
+
 def test_guards_count_with_the_other_processes_unless_all_of_them_are_told_not_to(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = [0] * CELLS
     cells[ROWS_IN_USE] = 2
-    Neighbours(cells, 1).tell(700, idle=False)
+    theirs = Neighbours(cells, 1).mine
+    cells[theirs] = 700
 
     class Table:
         def connect(self) -> Neighbours:
@@ -651,7 +695,7 @@ def test_guards_count_with_the_other_processes_unless_all_of_them_are_told_not_t
         together(lambda: 1)()
     with pytest.raises(MemoryPressureError):
         alone(lambda: 1)()
-    Neighbours(cells, 1).tell(0, idle=False)
+    cells[theirs] = 0
     together.gate.ledger.fresh_until = 0.0
     assert together(lambda: cells[8])() == 300, "what runs is told"
     assert cells[8] == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ import trio
 
 import asyncguard as ag
 from asyncguard import events, testing
+from asyncguard._machines import estimate
 from asyncguard._passage import permits
 from asyncguard.errors import MemoryPressureError
 from tests.strategies.memory_machine import Machine, machine
@@ -126,7 +127,11 @@ def test_a_coroutine_that_is_thrown_away_while_it_runs_gives_its_bytes_back(mach
     asyncio.run(main())
 
 
-def test_the_first_calls_are_measured_and_the_next_ones_are_not(machine: Machine, run: Run) -> None:
+def test_the_first_calls_are_measured_and_the_next_ones_are_not(
+    machine: Machine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pause in ("SOON", "FIRST_PAUSE", "LONGEST_PAUSE"):  # seconds may pass on a machine that stands still
+        monkeypatch.setattr(estimate, pause, 3600.0)
     machine.limit = 1 << 40
     guard = ag.memory_guard()
     measured: list[bool] = []
@@ -198,3 +203,24 @@ def test_somebody_who_listens_hears_of_every_call(machine: Machine, run: Run) ->
     assert {(event.decision, event.reserved, event.need, event.limit) for event in decided} == {
         ("admitted", 300, 300, 1000)
     }
+
+
+def test_a_call_that_ends_in_another_context_than_it_began_in_gives_its_bytes_back(machine: Machine) -> None:
+    guard = ag.memory_guard(estimate=300)
+
+    class Pause:
+        def __await__(self) -> Iterator[None]:
+            yield
+
+    @guard
+    async def call() -> int:
+        await Pause()
+        return 7
+
+    coroutine = call()
+    contextvars.copy_context().run(coroutine.send, None)
+    assert standing(guard) == (300, 1)
+    with pytest.raises(StopIteration) as ended:
+        contextvars.copy_context().run(coroutine.send, None)
+    assert ended.value.value == 7
+    assert standing(guard) == (0, 0)

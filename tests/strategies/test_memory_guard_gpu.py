@@ -261,7 +261,7 @@ def test_under_pressure_the_gpus_own_memory_is_given_back_and_told(cuda: FakeCud
     outer()
     thread = gpu_memory.gpu("cuda:0").reclaimer._thread
     if thread is not None:
-        thread.join(10)
+        thread.join(60)
     methods = [event.method for event in told if isinstance(event, events.MemoryReclaimed)]
     assert methods[-1:] == ["empty_cache"]
     assert "cache" not in methods  # what caches of the machine hold does not help a GPU
