@@ -15,25 +15,21 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncguard._machines.levels import Account, Reading
-from asyncguard._machines.memory_queue import LOOKAHEAD, MOST_PASSES, Queue
+from asyncguard._machines.memory_queue import LOOKAHEAD, MOST_PASSES
 from asyncguard._machines.memory_reservation import Door, Reservation, Waiter
-from asyncguard._machines.neighbours import Elsewhere, Neighbours
+from asyncguard._machines.memory_shared import SLICE, Shared
 
 if TYPE_CHECKING:
     from asyncguard._machines.gate import Spot
+    from asyncguard._machines.neighbours import Neighbours
 
 __all__ = ["FRESH", "MOST_PASSES", "SLICE", "Door", "Ledger", "Reservation", "Waiter"]
 
 FRESH: Final = 0.010
 """Seconds that a reading serves: all guards of the process share it."""
 
-SLICE: Final = 0.025
-"""For one to two of these, in seconds, a call that was let in counts as one that has allocated nothing yet."""
 
-NOBODY: Final = Elsewhere()
-
-
-class Ledger(Queue):
+class Ledger(Shared):
     """The account of one kind of memory. `read` gives a reading (called outside of the lock), `clock` seconds.
 
     `connect` gives the table of all processes that share this memory, None as long as there is none; it is asked with
@@ -67,11 +63,9 @@ class Ledger(Queue):
         self.ended = 0
         self.slice = 1
         self.young = [0, 0]  # promised in this slice of time, and in the one before
+        self.young_until = -math.inf
         self.over: deque[Reservation] = deque()  # calls that ended and are still in the sums above
-        self.told = 0  # promised to calls that still run: what the other processes are told
-        self.near: Neighbours | None = None
-        self.elsewhere = 0  # promised by the other processes at the last look
-        self._slice_until = -math.inf
+        self.alone()
         self._clean_at = -1
         self.measuring: Reservation | None = None
         self.forget()
@@ -119,9 +113,6 @@ class Ledger(Queue):
         """Bytes that are not promised any more, and of which no reading tells yet whether they are free."""
         return self._given - self._seen
 
-    def _elsewhere(self, now: float) -> Elsewhere:
-        return NOBODY if self.near is None else self.near.elsewhere(now)
-
     def _book(self, reading: Reading, reserved: int, others_young: int, freed: int) -> None:
         kept: dict[str, Account] = {}
         young = sum(self.young)
@@ -136,85 +127,23 @@ class Ledger(Queue):
         self._changed = True
 
     def _grow_older(self, now: float) -> None:
-        if now < self._slice_until:
+        if now < self.young_until:
             return
-        long_ago = now >= self._slice_until + SLICE
+        long_ago = now >= self.young_until + SLICE
         self.young = [0, 0 if long_ago else self.young[0]]
         self.slice += 2 if long_ago else 1
-        self._slice_until = now + SLICE
+        self.young_until = now + SLICE
 
     @property
     def cautious(self) -> bool:
         """Whether calls that have just started keep others out that may fit when it is seen what those take."""
         return any(account.held > account.base for account in self.accounts.values())
 
-    # --- other processes ---
-
-    def share(self, connect: Callable[[], Neighbours | None]) -> None:
-        """Count with other processes from now on."""
-        self.connect = connect
-        self.fresh_until = -math.inf
-
-    def _meet(self, near: Neighbours | None) -> None:
-        """Take note of the table of all processes, and tell them how young our promises are."""
-        if self.near is None and near is not None:
-            while self.over:
-                self._put_right()
-            self.told, self.near = self.reserved, near  # no call since `over` was empty: nobody has ended meanwhile
-        self.near = near
-        if near is not None:
-            self.announce()
-            near.tell_young(sum(self.young), self._slice_until + SLICE)
-
-    def announce(self, more: int = 0) -> None:
-        """Tell the other processes what is promised here, and `more` that is about to be."""
-        near = self.near
-        if near is not None:
-            near.tell_idle(idle=not more and 0 < self._stalled >= self.running - len(self.over))
-            near.cells[near.mine] = self.told + more  # without a call, as in `abandon`: both leave what is true now
-
-    def claimed(self, since: float) -> int:
-        """Return the bytes that count against a call that came at `since`: promised elsewhere, or waited for longer.
-
-        What has been given back since the last look still counts: it need not be free.
-        """
-        if self.near is None:
-            return 0
-        now = self.clock()
-        return max(self.elsewhere, self.near.elsewhere(now).promised) + sum(self.near.wanted_before(since, now))
-
-    @property
-    def promised_elsewhere(self) -> int:
-        """Bytes that other processes have promised now."""
-        return self._elsewhere(self.clock()).promised
-
-    def quiet_elsewhere(self, since: float) -> bool:
-        """Tell whether nothing goes on in other processes, and nobody waits there who came before `since`."""
-        if self.near is None:
-            return True
-        now = self.clock()
-        return not self.near.elsewhere(now).busy and not self.near.wanted_before(since, now, 0.0)
-
-    def _want(self, near: Neighbours) -> None:
-        """Tell the other processes what the first in the queue waits for."""
-        if self.head is None:
-            near.want_nothing()
-        else:
-            near.want(self.head.more, self.head.since, self.clock())
-
     def relieve(self, freed: int) -> list[Spot]:
         """Take note that `freed` bytes were given back to the system; return whom to wake."""
         self.look(self.clock(), freed=freed)
         with self.lock:
             return self.settle()
-
-    def settle(self) -> list[Spot]:
-        """Let in who fits, and tell the other processes who still waits; under the lock. Returns whom to wake."""
-        woken = super().settle()
-        if self.near is not None:
-            self.announce()
-            self._want(self.near)
-        return woken
 
     def trimmed(self, ended: int) -> None:
         """Say that the allocator was emptied; the heap is clean if no call has run since `ended` calls were over."""
