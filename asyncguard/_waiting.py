@@ -78,7 +78,8 @@ class Caller:
         if not hasattr(ticket, "claim"):
             return ticket
         try:
-            self._refuse_to_block()
+            if request.until > start:  # else it is refused, and blocks nobody
+                self._refuse_to_block()
             while (permit := self._claim(ticket, request, clock.now())) is None:
                 spot.wait(min(ticket.due(clock.now()), request.until) - clock.now())
         except BaseException:

@@ -378,6 +378,18 @@ def test_a_sync_caller_on_the_thread_of_a_loop_does_not_block_the_loop(machine: 
     assert in_use(guard) == (0, 0, 0)
 
 
+def test_one_that_must_not_wait_is_refused_there_and_told_why(machine: Machine) -> None:
+    guard = ag.memory_guard(estimate=500, max_wait=0.0)
+
+    async def main() -> None:
+        async with guard.permit():
+            with pytest.raises(MemoryPressureError, match="no room"):
+                _elsewhere(guard(lambda: None))
+
+    asyncio.run(main())
+    assert in_use(guard) == (0, 0, 0)
+
+
 def test_the_block_form_reserves_what_it_is_told_and_can_be_corrected(machine: Machine, backend: str) -> None:
     guard = ag.memory_guard(estimate=100)
 
