@@ -126,11 +126,14 @@ def _bytearray(value: bytearray) -> Hashable:
 
 def _holders(freeze: Freeze, function: Callable[[], Digest]) -> dict[type, Freezer]:
     def members(value: list[Any] | tuple[Any, ...]) -> tuple[Hashable, ...]:
-        """Texts and whole numbers stand for themselves, and floats go by their bits: such a list is taken at once."""
+        """Texts and whole numbers stand for themselves, and floats go by their bits: such a list is taken at once.
+
+        How many floats there are tells a digest from the bits of a shorter list that somebody made of it.
+        """
         if _THEMSELVES.issuperset(map(type, value)):
             return tuple(value)
         if type(value[0]) is float and _FLOATS.issuperset(map(type, value)):
-            return (float, digests.short(_packed(value), function))
+            return (float, len(value), digests.short(_packed(value), function))
         return tuple([freeze(each) for each in value])
 
     return {

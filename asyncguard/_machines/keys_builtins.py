@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from array import array
 from collections import deque
@@ -19,6 +20,7 @@ from uuid import UUID
 
 from asyncguard._machines import digests
 from asyncguard._machines.keys_base import Digest, Freeze, Freezer, UnkeyableError
+from asyncguard._machines.owners import without_kept
 
 _TEXT = (Decimal, Fraction, UUID, PurePath, IPv4Address, IPv4Network, IPv6Address, IPv6Network)
 _PARTS = (range, slice)
@@ -44,21 +46,40 @@ def enum(kind: type, _freeze: Freeze, _function: Callable[[], Digest]) -> Freeze
 
 
 def rule(kind: type, freeze: Freeze, function: Callable[[], Digest]) -> Freezer | None:
-    """Return the freezer of one of the standard library's value classes, None for any other class."""
+    """Return the freezer of one of the standard library's value classes or a subclass of one, None for any other."""
     for bases, freezer in (*_values(kind), *_holders(kind, freeze, function)):
         if issubclass(kind, bases):
-            return freezer
+            whole = _is_standard(kind) or bases in (tzinfo, _SINGLE)
+            return freezer if whole else _with_state(kind, freezer, freeze)
     return None
 
 
-def _values(kind: type) -> list[tuple[Any, Freezer]]:
+def _is_standard(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in sys.stdlib_module_names
+
+
+def _with_state(kind: type, freezer: Freezer, freeze: Freeze) -> Freezer:
+    """Return the freezer of a subclass: its content, and what else its objects hold (a currency, say)."""
+    own = [each for each in kind.__mro__ if not _is_standard(each)]
+    slots = [name for each in own for name, held in vars(each).items() if isinstance(held, types.MemberDescriptorType)]
+
+    def freeze_subclass(value: Any) -> Hashable:
+        state = dict(without_kept(getattr(value, "__dict__", None)) or {})
+        state.update({name: getattr(value, name) for name in slots if hasattr(value, name)})
+        return (kind, freezer(value), freeze(state or None))
+
+    return freeze_subclass
+
+
+def _values(kind: Any) -> list[tuple[Any, Freezer]]:
+    text = next(each for each in kind.__mro__ if _is_standard(each)).__str__  # that of a subclass may leave digits out
     return [
         (datetime, lambda value: _clock(kind, datetime, value)),
         (time, lambda value: _clock(kind, time, value)),
         (date, lambda value: (kind, date.isoformat(value))),
         (timedelta, lambda value: (kind, value.days, value.seconds, value.microseconds)),
         (tzinfo, zone),
-        (_TEXT, lambda value: (kind, str(value))),
+        (_TEXT, lambda value: (kind, text(value))),
         (_SINGLE, lambda value: (kind, value)),
     ]
 
@@ -68,7 +89,7 @@ def _holders(kind: type, freeze: Freeze, function: Callable[[], Digest]) -> list
         (_PARTS, lambda value: (kind, freeze(value.start), freeze(value.stop), freeze(value.step))),
         (Pattern, lambda value: (Pattern, freeze(value.pattern), value.flags)),
         (memoryview, lambda value: _memory(value, function)),
-        (array, lambda value: (kind, value.typecode, digests.short(value.tobytes(), function))),
+        (array, lambda value: (kind, value.typecode, len(value), digests.short(value.tobytes(), function))),
         (deque, lambda value: (kind, value.maxlen, tuple([freeze(each) for each in value]))),
         (types.MappingProxyType, lambda value: (kind, freeze(dict(value)))),
         (functools.partial, lambda value: (kind, freeze((value.func, value.args, value.keywords)))),

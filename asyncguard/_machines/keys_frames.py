@@ -26,7 +26,7 @@ def _pandas(kind: type, freeze: Freeze) -> Freezer | None:
         return None
     rules: list[tuple[Any, Freezer]] = [
         (pandas.DataFrame, lambda value: _frame(value, kind, freeze)),
-        (pandas.Series, lambda value: (kind, freeze(value.name), _index(value.index, freeze), _values(value, freeze))),
+        (pandas.Series, lambda value: _series(value, kind, freeze)),
         (pandas.Index, lambda value: _index(value, freeze)),
         ((type(pandas.NA), type(pandas.NaT)), lambda _value: (kind,)),
         (pandas.api.extensions.ExtensionArray, lambda value: (kind, _values(value, freeze))),
@@ -39,6 +39,10 @@ def _pandas(kind: type, freeze: Freeze) -> Freezer | None:
 def _frame(value: Any, kind: type, freeze: Freeze) -> Hashable:
     columns = tuple([_values(column, freeze) for _, column in value.items()])
     return (kind, _index(value.columns, freeze), _index(value.index, freeze), columns, freeze(value.attrs))
+
+
+def _series(value: Any, kind: type, freeze: Freeze) -> Hashable:
+    return (kind, freeze(value.name), _index(value.index, freeze), _values(value, freeze), freeze(value.attrs))
 
 
 def _index(value: Any, freeze: Freeze) -> Hashable:

@@ -32,6 +32,9 @@ from asyncguard.stores._options import checked_codec, checked_namespace
 
 __all__ = ["MOST_TTL", "AiocacheStore", "Failed", "StoreInfo"]
 
+MOST_KEYS = 500
+"""Keys of one operation, to which the timeout applies."""
+
 Write = Literal["wait", "background"]
 T = TypeVar("T")
 
@@ -120,26 +123,32 @@ class AiocacheStore:
 
     async def read(self, keys: Sequence[str]) -> list[Any] | Failed:
         """Return what is under each key, None where there is nothing."""
-        return await self._do(lambda client: client.read(keys))
+        done = await self._in_portions(keys, Client.read)
+        return done if isinstance(done, Failed) else [each for part in done for each in part]
 
     async def write(self, pairs: Sequence[tuple[str, bytes]], ttl: float) -> Failed | None:
         """Put values under keys for `ttl` seconds."""
-        done = await self._do(lambda client: client.write(pairs, ttl), writes=True)
-        if done is None:
-            self.counts.written += len(pairs)
-        return done
+
+        async def put(client: Client, portion: Sequence[tuple[str, bytes]]) -> None:
+            await client.write(portion, ttl)
+            self.counts.written += len(portion)
+
+        done = await self._in_portions(pairs, put, writes=True)
+        return done if isinstance(done, Failed) else None
 
     async def delete(self, keys: Sequence[str]) -> int | Failed:
         """Remove keys; return how many there were."""
-        return await self._do(lambda client: client.delete(keys))
+        done = await self._in_portions(keys, Client.delete, writes=True)
+        return done if isinstance(done, Failed) else sum(done)
 
     async def add(self, pairs: Sequence[tuple[str, bytes]], ttl: float) -> list[bool] | Failed:
         """Put values under keys that have none; tell of each whether it did."""
-        return await self._do(lambda client: client.add(pairs, ttl), writes=True)
+        done = await self._in_portions(pairs, lambda client, portion: client.add(portion, ttl), writes=True)
+        return done if isinstance(done, Failed) else [each for part in done for each in part]
 
-    async def release(self, key: str, token: bytes) -> None:
-        """Remove a key if it still holds the token."""
-        await self._do(lambda client: client.release(key, token), writes=True)
+    async def release(self, pairs: Sequence[tuple[str, bytes]]) -> None:
+        """Remove each key if it still holds its token."""
+        await self._in_portions(pairs, Client.release, writes=True)
 
     def link(self) -> Link:
         """Return what the store has in the running loop, made on first use.
@@ -219,6 +228,22 @@ class AiocacheStore:
         return _rebuilt, (self._given, self.namespace, self.timeout, self.lease, codec, self.write_mode)
 
     # --- how ----------------------------------------------------------------------------------------------------------
+
+    async def _in_portions(
+        self, all_: Sequence[Any], operation: Callable[[Client, Any], Awaitable[T]], *, writes: bool = False
+    ) -> list[T] | Failed:
+        """Do an operation on some keys after the others: ten thousand at once would take longer than the timeout."""
+        done: list[T] = []
+        for at in range(0, len(all_), MOST_KEYS):
+
+            def ask(client: Client, portion: Sequence[Any] = all_[at : at + MOST_KEYS]) -> Awaitable[T]:
+                return operation(client, portion)
+
+            part = await self._do(ask, writes=writes)
+            if isinstance(part, Failed):
+                return part
+            done.append(part)
+        return done
 
     async def _do(self, operation: Callable[[Client], Awaitable[T]], *, writes: bool = False) -> T | Failed:
         """Do an operation within the timeout, if the circuit lets it; an error of the store is a `Failed`."""

@@ -11,9 +11,9 @@ import contextlib
 import copy
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from asyncguard._machines import checks
 
@@ -21,7 +21,8 @@ METHODS = ("get", "multi_get", "set", "multi_set", "add", "delete")
 MOST_TTL = 30 * 24 * 3600 - 1
 """Seconds: memcached takes anything longer for a date. No value outlives an invalidation, which is kept as long."""
 
-_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
+_RELEASE = "for i, key in ipairs(KEYS) do if redis.call('get', key) == ARGV[i] then redis.call('del', key) end end"
+T = TypeVar("T")
 _PLAIN: dict[str, Any] = {"namespace": "", "timeout": 0}  # keys as they are; time is limited by us
 
 
@@ -91,10 +92,14 @@ class Client:
         except ValueError:  # how aiocache says that it is there
             return False
 
-    async def release(self, key: str, token: bytes) -> None:
-        """Remove a key if it still holds the token; memcached has no such command, there it ends by itself."""
+    async def release(self, pairs: Sequence[tuple[str, bytes]]) -> None:
+        """Remove each key if it still holds its token; memcached has no such command, there it ends by itself."""
         if self.kind in {"redis", "valkey"}:
-            await self._backend.raw("eval", _RELEASE, 1, key, token, timeout=0)
+            await _all(map(self._release, [[each] for each in pairs] if self._apart else [pairs]))
+
+    async def _release(self, pairs: Sequence[tuple[str, bytes]]) -> None:
+        keys, tokens = zip(*pairs, strict=True)
+        await self._backend.raw("eval", _RELEASE, len(keys), *keys, *tokens, timeout=0)
 
     async def interrupted(self) -> None:
         """Give up connections after an operation that was cut off.

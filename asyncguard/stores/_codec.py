@@ -8,6 +8,7 @@ when it comes back. What cannot be written so that it comes back equal is not wr
 from __future__ import annotations
 
 import importlib.util
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from asyncguard.stores import _arrays, _packed
@@ -15,6 +16,7 @@ from asyncguard.stores import _arrays, _packed
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+_ATOMS = frozenset({int, float, bool, str, bytes, type(None)})
 PACKED, ARRAY, TYPED, TYPED_JSON, OWN = range(1, 6)
 
 
@@ -70,7 +72,7 @@ class SafeCodec:
         for codec in (TYPED, TYPED_JSON):
             try:
                 payload = self._dumped(codec, value)
-                if self._validated(_packed.unpack(payload)) == value:
+                if _alike(self._validated(_packed.unpack(payload)), value):
                     return codec, payload
             except Exception as error:  # noqa: BLE001 - pydantic, and code of the user's
                 reasons.append(error)
@@ -112,6 +114,32 @@ class OwnCodec:
         if codec != OWN:
             raise ValueError(f"written by another codec ({codec})")
         return self.own.decode(bytes(payload))
+
+
+def _alike(back: Any, value: Any) -> bool:
+    """Tell whether what came back equals the value, in classes too: a tuple equals a `NamedTuple`, 1 an `IntEnum`."""
+    return bool(back == value) and _same_classes(back, value)
+
+
+def _same_classes(back: Any, value: Any) -> bool:
+    kind = value.__class__
+    if back.__class__ is not kind:
+        return False
+    if kind in _ATOMS:
+        return True
+    if issubclass(kind, dict):
+        members = all(_same_classes(back[key], each) for key, each in value.items() if key in back)
+        return members and _same_classes(set(back), set(value))
+    if issubclass(kind, list | tuple):
+        return all(map(_same_classes, back, value))
+    if issubclass(kind, set | frozenset):
+        return {(each.__class__, each) for each in back} == {(each.__class__, each) for each in value}
+    return issubclass(kind, Enum) or _same_classes(_fields(back), _fields(value))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    names = getattr(value, "__dataclass_fields__", ())
+    return getattr(value, "__dict__", None) or {name: getattr(value, name, None) for name in names}
 
 
 def _why(value: Any, error: Exception, addition: str) -> str:

@@ -10,17 +10,21 @@ import decimal
 import enum
 import fractions
 import functools
+import hashlib
 import ipaddress
 import pathlib
 import re
+import struct
 import threading
 import types
 import uuid
 import zoneinfo
 
 import pytest
+import xxhash
 
 from asyncguard._machines import digests, keys
+from asyncguard._machines.canonical import encode
 from asyncguard._machines.keys import UnkeyableError, freeze
 
 
@@ -331,3 +335,53 @@ def test_a_view_of_memory_that_was_released_has_no_key():
 
 def test_the_order_in_which_flags_and_names_were_given_is_no_part_of_the_key():
     assert freeze(Right.READ | Right.WRITE) == freeze(Right.WRITE | Right.READ) == (Right, 3)
+
+
+def digests_of(numbers):
+    """What stands for a long list: 16 bytes in the process, 32 in a store."""
+    content = array.array("d", numbers).tobytes()
+    return xxhash.xxh3_128_digest(content), hashlib.sha256(content).digest()
+
+
+@pytest.mark.parametrize("kind", [list, tuple, lambda numbers: array.array("d", numbers)])
+def test_a_short_list_made_of_the_digest_of_a_long_one_does_not_share_its_key(kind):
+    long = [float(each) for each in range(100)]
+    for digest in digests_of(long):
+        forged = struct.unpack(f"<{len(digest) // 8}d", digest)
+        assert freeze(kind(forged)) != freeze(kind(long))
+        assert encode(kind(forged)) != encode(kind(long))
+
+
+class Money(decimal.Decimal):
+    currency: str
+
+    def __str__(self):
+        return f"{float(self):.1f}"
+
+
+class Marked(dt.datetime):
+    __slots__ = ("mark",)
+
+
+class Labelled(collections.deque):
+    pass
+
+
+def with_attribute(value, name, attribute):
+    setattr(value, name, attribute)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        tuple(with_attribute(Money("1"), "currency", each) for each in ("EUR", "EUR", "USD")),
+        tuple(with_attribute(Marked(2026, 1, 1), "mark", each) for each in ([1], [1], [2])),
+        tuple(with_attribute(Labelled([1]), "name", each) for each in "aab"),
+        (Money("1.01"), Money("1.01"), Money("1.02")),
+    ],
+    ids=["attribute", "slot", "container", "text of its own"],
+)
+def test_what_a_subclass_of_a_standard_class_holds_is_part_of_the_key(one, same, other):
+    assert freeze(one) == freeze(same) != freeze(other)
+    assert encode(one) == encode(same) != encode(other)

@@ -87,7 +87,8 @@ def short(data: bytes) -> bytes:
 
 def sequence(value: list | tuple) -> bytes:
     if value and all(type(each) is float for each in value):
-        return form("builtins.float", short(b"".join(struct.pack("<d", each) for each in value)))
+        bits = b"".join(struct.pack("<d", each) for each in value)
+        return form("builtins.float", reference(len(value)), short(bits))
     return part("t", b"".join(map(reference, value)))
 
 

@@ -189,3 +189,11 @@ def test_what_a_cache_keeps_on_an_object_is_no_part_of_its_key(make):
     assert freeze(held) == freeze(make())
     held.label = "x"
     assert freeze(held) != freeze(make())
+
+
+def test_the_attrs_of_a_series_are_part_of_its_key_as_those_of_a_frame_are():
+    pd = pytest.importorskip("pandas")
+    one, other = pd.Series([1]), pd.Series([1])
+    assert freeze(one) == freeze(other)
+    other.attrs["unit"] = "m"
+    assert freeze(one) != freeze(other)

@@ -12,6 +12,7 @@ import math
 import os
 import pickle
 import uuid
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydantic
@@ -64,6 +65,16 @@ class Wider(Point):
 class Row:
     name: str
     cells: list[int]
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    held: Any
 
 
 def there_and_back(value, annotation=None):
@@ -190,6 +201,8 @@ MODELS = [
     (Size.SMALL, Size),
     (collections.OrderedDict(a=1), collections.OrderedDict[str, int]),
     (None, Point | None),
+    (Pair(1, 2), Pair),
+    (Slotted([1.5]), Slotted),
 ]
 
 
@@ -210,6 +223,13 @@ REFUSED = [
     (Partly(shown=1, hidden=2), Partly),  # it would come back with another value
     (Point(x=float("nan")), Point),
     (Size.SMALL, None),
+    (Size.SMALL, int),  # it would come back as an int that equals it
+    ({Size.SMALL}, set[int]),
+    (Pair(1, 2), tuple[int, int]),
+    ([Pair(1, 2)], list[tuple[int, int]]),
+    ({"a": {"b": Pair(1, 2)}}, dict[str, Any]),
+    (Slotted(Pair(1, 2)), Slotted),
+    (collections.Counter("aab"), dict[str, int]),
     (collections.Counter("aab"), None),
     (bytearray(b"a"), None),
     ([{"a": memoryview(b"a")}], None),

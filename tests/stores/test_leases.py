@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -205,6 +206,27 @@ def test_a_lease_of_redis_goes_back_with_the_value(redis_server, calls):
         await pipeline_of(function)[CacheResult].aclose()
 
     asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore:loop is closed:ResourceWarning")
+def test_a_loop_that_ends_during_the_write_gives_the_lease_back_and_leaves_no_task(redis_server, calls, caplog):
+    store = store_in("redis", redis_server, lease=30.0)
+    function = cache_result(60, store=store)(functions.embed)
+
+    async def leases():
+        try:
+            return await store.read([lease_of(function, each) for each in "abc"])
+        finally:
+            await store.aclose()
+
+    async def main():
+        await asyncio.gather(*[function(each) for each in "abc"])  # they have their values before those are written
+
+    asyncio.run(main())
+    assert asyncio.run(leases()) == [None] * 3
+    assert sorted(calls) == ["a", "b", "c"]
+    gc.collect()
+    assert not caplog.records  # "Task was destroyed but it is pending!"
 
 
 def test_a_value_written_between_the_look_and_the_lease_is_taken(memory, calls):

@@ -13,10 +13,12 @@ import time
 import pytest
 from aiocache import MemcachedCache, RedisCache
 from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import ResponseError
 
 from asyncguard import testing
 from asyncguard._runtime import clock as clocks
 from asyncguard.stores import AiocacheStore
+from asyncguard.stores._aiocache import MOST_KEYS
 from asyncguard.stores._facts import Failed
 from tests.stores import servers
 from tests.stores.conftest import namespace, store_in
@@ -56,9 +58,9 @@ def test_a_lease_is_given_once_and_only_its_holder_gives_it_back(make, kind):
             key = f"{store.namespace}:lease"
             assert await store.add([(key, b"mine")], 30.0) == [True]
             assert await store.add([(key, b"yours"), (key + "2", b"yours")], 30.0) == [False, True]
-            await store.release(key, b"yours")
+            await store.release([(key, b"yours")])
             assert await store.read([key]) == [b"mine"]
-            await store.release(key, b"mine")
+            await store.release([(key, b"mine")])
             assert await store.read([key]) == [None if kind == "redis" else b"mine"]  # memcached lets it lapse
 
     run(main())
@@ -177,7 +179,7 @@ def test_a_cluster_is_asked_key_by_key(tmp_path):
                 assert await store.write([(key, key.encode()) for key in keys], 60.0) is None
                 assert await store.read([*keys, "none"]) == [*[key.encode() for key in keys], None]
                 assert await store.add([("l1", b"t"), ("l2", b"t"), ("k1", b"t")], 60.0) == [True, True, False]
-                await store.release("l1", b"t")
+                await store.release([("l1", b"t"), ("l2", b"other")])
                 assert await store.delete([*keys, "l1", "l2"]) == 21
 
         run(main())
@@ -371,6 +373,74 @@ def test_a_value_that_the_server_refuses_does_not_close_the_circuit_for_reads(me
             assert isinstance(await store.write([(key, b"x" * 2_000_000)], 10.0), Failed)
             assert store.info().circuit == "closed"
             assert await store.read([key]) == [None]
+
+    run(main())
+
+
+def test_a_value_that_the_server_refuses_keeps_no_other_value_of_the_same_write_out():
+    written = []
+
+    async def put(key, value, **options):
+        if key == "large":
+            raise ValueError("object too large for cache")
+        for _ in range(9):
+            await asyncio.sleep(0)
+        written.append(key)
+
+    def backend():
+        made = MemcachedCache()
+        made.set = put
+        return made
+
+    async def main():
+        async with closing(AiocacheStore(backend, namespace="n", timeout=60.0)) as store:
+            assert isinstance(await store.write([(key, b"x") for key in ("a", "large", "b")], 10.0), Failed)
+            assert written == ["a", "b"]
+            assert store.info().circuit == "closed"
+
+    run(main())
+
+
+def test_a_server_that_refuses_to_delete_is_still_read(redis_server):
+    async def refuse(key, **options):
+        raise ResponseError("NOPERM this user has no permissions to run the 'del' command")
+
+    def backend():
+        made = RedisCache(endpoint="127.0.0.1", port=redis_server.port)
+        made.delete = refuse
+        return made
+
+    async def main():
+        async with closing(AiocacheStore(backend, namespace="n", timeout=60.0)) as store:
+            with_clock(store)  # on which no second passes
+            key = namespace()
+            assert await store.write([(key, b"x")], 10.0) is None
+            assert isinstance(await store.delete([key]), Failed)
+            assert await store.read([key]) == [b"x"]
+
+    run(main())
+
+
+def test_many_keys_are_asked_for_in_portions_each_within_the_timeout(make):
+    async def main():
+        async with closing(make()) as store:
+            keys = [f"{store.namespace}:{each}" for each in range(2 * MOST_KEYS + 1)]
+            asked = []
+            real = store.link().within
+
+            async def counted(seconds, operation):
+                asked.append(seconds)
+                return await real(seconds, operation)
+
+            store.link().within = counted
+            pairs = [(key, key.encode()) for key in keys]
+            assert await store.add(pairs[:-1], 60.0) == [True] * 2 * MOST_KEYS
+            await store.release(pairs)
+            assert await store.write(pairs, 60.0) is None
+            assert store.info().written == len(keys)
+            assert await store.read(keys) == [key.encode() for key in keys]
+            assert await store.delete(keys) == len(keys)
+            assert asked == [60.0] * (2 + 4 * 3)
 
     run(main())
 

@@ -600,9 +600,62 @@ def test_a_masked_array_is_refused_since_stacking_its_rows_would_lose_the_mask()
         fn([1, 2])
 
 
+def test_masked_items_are_refused_since_the_function_would_get_them_without_the_mask():
+    @ag.cache_items(60, over="xs")
+    def fn(xs):
+        return list(xs)
+
+    with pytest.raises(TypeError, match="a list, a tuple or an array, got MaskedArray"):
+        fn(np.ma.masked_array([1, 2], mask=[True, False]))
+
+
+@pytest.mark.parametrize(("isolation", "inner"), [("auto", [1, 2, 2]), ("copy", [1])])
+def test_objects_in_an_array_are_each_callers_own_too(isolation, inner):
+    @ag.cache_items(60, over="xs", isolation=isolation)
+    def fn(xs):
+        return np.array([{"a": [x]} for x in xs])
+
+    for _ in range(2):  # computed, and from the cache
+        row = fn([1])[0]
+        row["b"] = 1
+        row["a"].append(2)
+    assert fn([1])[0] == {"a": inner}
+
+
+def test_objects_in_an_array_that_have_a_method_copy_are_not_asked_for_it():
+    class Model:
+        def copy(self):
+            raise DeprecationWarning
+
+    models = [Model(), Model()]
+
+    @ag.cache_items(60, over="xs")
+    def fn(xs):
+        made = np.empty(len(xs), object)
+        made[:] = models
+        return made
+
+    assert fn([1, 2]).tolist() == models
+
+
 @pytest.mark.parametrize("kind", ["*", "**"])
 def test_over_cannot_be_a_parameter_that_collects_arguments(kind):
     namespace = {}
     exec(f"def fn({kind}texts): return [1 for _ in texts]", namespace)  # noqa: S102 - two signatures in one test
     with pytest.raises(ValueError, match="that can take a list"):
         ag.cache_items(60)(namespace["fn"])
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_the_traceback_of_an_error_shows_the_function_and_not_the_flight(kind):
+    def fn(xs):
+        raise ValueError(xs)
+
+    async def fn_async(xs):
+        raise ValueError(xs)
+
+    cached = ag.cache_items(60, over="xs")
+    with pytest.raises(ValueError, match="1") as caught:
+        cached(fn)([1]) if kind == "sync" else asyncio.run(cached(fn_async)([1]))
+    assert caught.traceback[-1].name.startswith("fn")
+    assert not [entry for entry in caught.traceback if entry.path.name in {"items_work.py", "flight_tasks.py"}]

@@ -46,7 +46,7 @@ def split(name: str, result: Any, expected: int) -> tuple[list[Any], Join]:
 def _own(row: Any) -> Any:
     if hasattr(row, "clone"):
         return row.clone()
-    return row.copy() if hasattr(row, "copy") else row
+    return row.copy() if hasattr(row, "copy") and hasattr(row, "dtype") else row
 
 
 def _join_of(result: Any) -> Join | None:
@@ -88,7 +88,7 @@ def as_objects(rows: Sequence[Entry]) -> Any:
     first = rows[0].value
     array = sys.modules["numpy"].empty((len(rows), *getattr(first, "shape", ())), dtype=object)
     for at, row in enumerate(rows):
-        array[at] = row.value
+        array[at] = row.give()
     return array
 
 
@@ -103,7 +103,7 @@ def items_of(name: str, over: str, given: Any) -> list[Any]:
     """
     if type(given) is list:
         return list(cast("Any", given))
-    is_array = bool(getattr(given, "shape", ())) and hasattr(given, "dtype")
+    is_array = bool(getattr(given, "shape", ())) and hasattr(given, "dtype") and not is_masked(given)
     if isinstance(given, Sequence) and not isinstance(given, str | bytes | bytearray):
         return list(cast("Any", given))
     if is_array:

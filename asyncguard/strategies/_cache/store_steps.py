@@ -6,7 +6,6 @@ every 250 ms. Whatever stands in the way (a store that fails, a lease that lasts
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -60,8 +59,8 @@ async def _compute(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot]
         if wanted:
             await job.compute(wanted)
         packed = tier.packed(at, wanted)
-    except BaseException:
-        _give_back(tier, slots)
+    except BaseException as error:
+        await _give_back(tier, slots, error)
         raise
     await _written(tier, packed, slots)
 
@@ -70,23 +69,25 @@ async def _written(tier: Tier, packed: Any, slots: Sequence[Slot]) -> None:
     pending = tier.store.pending_here()
     pending.update(dict.fromkeys(slots))  # an invalidation finds it there
 
-    def over() -> None:
+    async def over(error: BaseException | None = None) -> None:
         for slot in slots:
             pending.pop(slot, None)
-        _give_back(tier, slots)
+        await _give_back(tier, slots, error)
 
     async def write() -> None:
         try:
             if packed:
                 await tier.write(packed)
-        finally:
-            over()
+        except BaseException as error:
+            await over(error)
+            raise
+        await over()
 
     if tier.store.write_mode == "wait":
         with tier.store.tracked():
             await write()
     elif not packed or not tier.store.later(write):
-        over()
+        await over()
 
 
 # --- leases -----------------------------------------------------------------------------------------------------------
@@ -142,16 +143,22 @@ async def _claimed(job: Job, at: Call | Batch, tier: Tier, slots: Sequence[Slot]
             return mine
         # The holder before us may have written between our look and our lease.
         left = await _looked(job, at, tier, mine, again=True)
-    except BaseException:
-        _give_back(tier, slots)
+    except BaseException as error:
+        await _give_back(tier, slots, error)
         raise
-    _give_back(tier, [slot for slot in mine if slot not in left])
+    answered = [slot for slot in mine if slot not in left]
+    if answered:  # nobody waits for that
+        tier.store.beside(lambda: _give_back(tier, answered))
     return left
 
 
-def _give_back(tier: Tier, slots: Sequence[Slot]) -> None:
-    """Give leases back, in tasks of their own: nobody waits for that, and it happens also when we are cancelled."""
+async def _give_back(tier: Tier, slots: Sequence[Slot], error: BaseException | None = None) -> None:
+    """Give leases back, also when we are cancelled: a task begun for that while a loop ends would never run.
+
+    `error` is what interrupted us; after a GeneratorExit there is no loop to wait in.
+    """
+    held = [(slot.lease, slot.token) for slot in slots if slot.token is not None]
     for slot in slots:
-        token, slot.token = slot.token, None
-        if token is not None:
-            tier.store.beside(functools.partial(tier.store.release, slot.lease, token))
+        slot.token = None
+    if held and not isinstance(error, GeneratorExit):
+        await tier.store.release(held)
