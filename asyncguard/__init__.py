@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asyncguard._machines.rules import Array as Array
     from asyncguard._machines.rules import Columns as Columns
     from asyncguard._machines.rules import Keys as Keys
-    from asyncguard._passage import current_permit as current_permit
+    from asyncguard._permits import current_permit as current_permit
     from asyncguard._pipeline import Pipeline as Pipeline
     from asyncguard._pipeline import guard as guard
     from asyncguard._pipeline import pipeline_of as pipeline_of
@@ -60,11 +60,11 @@ if TYPE_CHECKING:
     from asyncguard.strategies.validate_input import validate_input as validate_input
 
 _HOME = {
-    "_passage": ("current_permit",),
     "_machines.budget": ("RetryBudget",),
     "_machines.classify": ("TRANSIENT", "classify", "register_classifier"),
     "_machines.rates": ("Rate",),
     "_machines.rules": ("Array", "Columns", "Keys"),
+    "_permits": ("current_permit",),
     "_pipeline": ("Pipeline", "guard", "pipeline_of"),
     "_runtime.colour": ("as_async",),
     "_runtime.deadlines": ("detached", "remaining"),

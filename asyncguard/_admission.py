@@ -17,7 +17,8 @@ from asyncguard._machines.partition_keys import PartitionBy, check_partition, in
 from asyncguard._machines.partition_words import listed
 from asyncguard._machines.partitions import Partitions
 from asyncguard._machines.queued import Queued
-from asyncguard._passage import PermitBlock, open_async, open_sync
+from asyncguard._passage import open_async, open_sync
+from asyncguard._permits import PermitBlock
 from asyncguard._runtime import generators
 from asyncguard._single_drivers import single_async, single_sync
 from asyncguard._strategy import Options, Strategy, Transparent
@@ -108,7 +109,7 @@ class AdmissionStrategy(Transparent[AdmissionOptionsT, Gates[GateT]]):
         raise NotImplementedError
 
     def fill(self, request: Request) -> None:
-        """Put into the request what depends on the arguments (cost, priority)."""
+        """Put into the request what depends on the arguments: its cost, or an owner that knows more than the task."""
 
     def judge(self, error: Exception) -> bool:
         """Tell whether an error speaks about the dependency; otherwise the call counts as abandoned."""

@@ -3,15 +3,18 @@
 While a call goes well a driver knows its gates and nothing else; those of one gate alone are in `_single_drivers`.
 Whatever is unusual (a gate that is not free in a block, partitions, costs, other modes, streams) goes the long way,
 through a `Passage`.
+
+The local variables of drivers are read, too: `strategies/_reentry` finds what a caller holds in the `gate` and
+`permit`, `gates` and `permits`, `taken` or `passage` of the frames around it. Who renames them renames them there.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asyncguard._machines.gate import wake
 from asyncguard._passage import judge, open_async, open_sync
 from asyncguard._runtime import clock as clocks
-from asyncguard._waiting import wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

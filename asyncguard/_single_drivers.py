@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncguard._drivers import settle, tell, through_async, through_sync
+from asyncguard._machines.gate import wake
 from asyncguard._machines.slots import Slots
 from asyncguard._runtime import clock as clocks
-from asyncguard._waiting import Caller, wake
+from asyncguard._waiting import Caller
 
 if TYPE_CHECKING:
     from asyncguard._drivers import Call, Gated

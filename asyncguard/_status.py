@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from asyncguard._modes import forced_mode
 from asyncguard._pipeline import in_use
-from asyncguard._strategy import forced_mode, strategies
+from asyncguard._strategy import strategies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from asyncguard._strategy import Mode, Strategy
+    from asyncguard._modes import Mode
+    from asyncguard._strategy import Strategy
 
 _WITHOUT_WORDS = {"observe": ["changes nothing"], "off": ["taken out"]}  # a mode is told, whoever else is silent
 
@@ -46,7 +48,7 @@ def status() -> Status:
 
 def _facts() -> Iterator[Fact]:
     for name, strategy in _guards():
-        mode = forced_mode(name, strategy) or strategy.live().mode
+        mode = forced_mode(name, strategy.name, strategy.kind) or strategy.live().mode
         for text in strategy.describe() or _WITHOUT_WORDS.get(mode, []):
             yield Fact(name, strategy.name, text, mode)
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fnmatch
-import os
 import threading
 import weakref
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from asyncguard._machines import checks
+from asyncguard._modes import FORCED, MODES, Mode, forced_mode
 from asyncguard._order import PLACES
 from asyncguard._runtime import clock as clocks
-from asyncguard._runtime import dispatch, notices, record
-from asyncguard._runtime.contexts import block, bring_back
+from asyncguard._runtime import dispatch, forks, notices, record
+from asyncguard._runtime.blocks import block
+from asyncguard._runtime.contexts import bring_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from asyncguard.events import Event
 
     Call = Callable[..., Any]
-
-Mode = Literal["enforce", "observe", "off"]
-MODES: tuple[Mode, ...] = ("enforce", "observe", "off")
 
 # Why a driver must leave its fast path: bits of `Strategy.special`.
 MODE, OVERRIDE, VIRTUAL, PER_CALL = 1, 2, 4, 8
@@ -205,7 +202,7 @@ class Strategy(Generic[OptionsT, CoreT]):
 
     def mode_at(self, site: Site) -> Mode:
         """Return the mode in force at a place: ASYNCGUARD_MODE wins over the option."""
-        return forced_mode(site.name, self) or self.live().mode
+        return forced_mode(site.name, self.name, self.kind) or self.live().mode
 
     def configure(self, **changes: Any) -> None:
         """Change options in place, state kept. Calls in flight finish as they began.
@@ -254,13 +251,7 @@ class Strategy(Generic[OptionsT, CoreT]):
             self.reconsider()
 
     def _changed(self, changes: dict[str, Any]) -> OptionsT:
-        known = {field.name for field in dataclasses.fields(self.options)} - {"name"}
-        for option in changes:
-            if option not in known:
-                message = (
-                    f"{self.kind} has no option {option!r} that can be changed; it has: {', '.join(sorted(known))}"
-                )
-                raise TypeError(message)
+        self._check_known(changes)
         now = self.options
         options = dataclasses.replace(now, **changes)
         for option in changes:
@@ -271,6 +262,13 @@ class Strategy(Generic[OptionsT, CoreT]):
                 self.fits(options, site)
         return options
 
+    def _check_known(self, changes: dict[str, Any]) -> None:
+        known = {field.name for field in dataclasses.fields(self.options)} - {"name"}
+        for option in changes:
+            if option not in known:
+                has = ", ".join(sorted(known))
+                raise TypeError(f"{self.kind} has no option {option!r} that can be changed; it has: {has}")
+
     def sites(self) -> list[Site]:
         """Return the functions that it guards."""
         from asyncguard._pipeline import sites_of
@@ -279,7 +277,7 @@ class Strategy(Generic[OptionsT, CoreT]):
 
     def _set_special(self) -> None:
         self.special = (
-            (MODE if self.options.mode != "enforce" or _FORCED else 0)
+            (MODE if self.options.mode != "enforce" or FORCED else 0)
             | (OVERRIDE if self._overridden else 0)
             | (VIRTUAL if clocks.virtual_active() else 0)
             | (PER_CALL if self.per_call else 0)
@@ -348,31 +346,6 @@ class Transparent(Strategy[OptionsT, CoreT]):
     """A strategy whose function keeps its type; one that may answer with something else (fallback) is none."""
 
 
-def _forced() -> list[tuple[str, Mode]]:
-    """Read ASYNCGUARD_MODE: `embedder.retry=off,*.memory_guard=observe`."""
-    pairs: list[tuple[str, Mode]] = []
-    for part in filter(None, (each.strip() for each in os.environ.get("ASYNCGUARD_MODE", "").split(","))):
-        pattern, _, mode = part.partition("=")
-        checks.one_of(f"ASYNCGUARD_MODE: the mode of {pattern!r}", mode, MODES)
-        if not set(".*?[") & set(pattern):
-            raise ValueError(f"ASYNCGUARD_MODE: write FUNCTION.STRATEGY=MODE, such as *.{pattern}=off, got {part!r}")
-        pairs.append((pattern, cast("Mode", mode)))
-    return pairs
-
-
-_FORCED = _forced()
-
-
-def forced_mode(site: str, strategy: Strategy[Any, Any]) -> Mode | None:
-    """Return what ASYNCGUARD_MODE says about a strategy at a place, None if nothing. The first match wins."""
-    for pattern, mode in _FORCED:
-        for name in (strategy.name, strategy.kind):
-            full = f"{site}.{name}"
-            if fnmatch.fnmatchcase(full, pattern) or fnmatch.fnmatchcase(full.rsplit(".", 2)[-2] + f".{name}", pattern):
-                return mode
-    return None
-
-
 def everything(found: weakref.WeakSet[T]) -> list[T]:
     """Return what is in a weak set; another thread that adds to it meanwhile stops the iteration, so we begin anew."""
     while True:
@@ -396,5 +369,4 @@ def _renew_after_fork() -> None:
 
 
 clocks.watch(_refresh_special)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_after_fork)
+forks.in_child(_renew_after_fork)

@@ -7,22 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyncguard import events
-from asyncguard._machines.gate import Request
+from asyncguard._machines.gate import Request, wake
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import deadlines, parking
 from asyncguard.errors import BlockingWaitError, RejectedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from asyncguard._admission import AdmissionStrategy
     from asyncguard._pipeline import Site
-
-
-def wake(spots: Sequence[Any]) -> None:
-    """Wake parked callers, outside of every lock."""
-    for spot in spots:
-        spot.wake()
 
 
 class _Nobody:
@@ -94,10 +86,10 @@ class Caller:
     def request(self, spot: Any, until: float) -> Request:
         """Build what the gate may want to know."""
         owner = parking.current_owner()
-        request = Request(spot, until, owner=owner, args=self.args, kwargs=self.kwargs, home=spot.home)
-        request.stated = self.cost is not None
+        stated = self.cost is not None
+        request = Request(spot, until, owner=owner, args=self.args, kwargs=self.kwargs, home=spot.home, stated=stated)
         self.strategy.fill(request)
-        if request.stated:
+        if stated:
             request.cost = self.cost
         return request
 

@@ -73,31 +73,47 @@ def asyncguard_run(request: Any, asyncguard_backend: Backend) -> Runner:
     return run
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
-    """Run a marked `async def` test; every other is left to whoever cares for it."""
-    if pyfuncitem.get_closest_marker("asyncguard") is None:
-        return None
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Make a plain function of a marked `async def` test; every other is left to whoever cares for it.
+
+    As a wrapper it comes before every plugin that runs async tests itself, and pytest finds the arguments.
+    """
     function: Any = pyfuncitem.obj
+    if pyfuncitem.get_closest_marker("asyncguard") is None:
+        return (yield)
     if not inspect.iscoroutinefunction(function):
-        _refuse_auto_mode(pyfuncitem)
-        return None
-    wanted = {name: pyfuncitem.funcargs[name] for name in inspect.signature(function).parameters}
-    backend = pyfuncitem.funcargs.get("asyncguard_backend", _options(pyfuncitem).get("backend", "asyncio"))
-    _run(pyfuncitem, lambda: function(**wanted), cast("Backend", backend))
-    return True
+        _refuse_others(pyfuncitem)
+        return (yield)
+    pyfuncitem.obj = _on_virtual_time(pyfuncitem, function)
+    try:
+        return (yield)
+    finally:
+        pyfuncitem.obj = function
 
 
-def _refuse_auto_mode(item: pytest.Function) -> None:
+def _on_virtual_time(item: pytest.Function, function: Callable[..., Awaitable[object]]) -> Callable[..., None]:
+    backend = cast("Backend", item.funcargs.get("asyncguard_backend", _options(item).get("backend", "asyncio")))
+
+    def test(**arguments: object) -> None:
+        _run(item, lambda: function(**arguments), backend)
+
+    return test
+
+
+def _refuse_others(item: pytest.Function) -> None:
     """Fail where pytest-asyncio has put a sync function around a marked test: it would run on real time, unsaid."""
     config = item.config
     if not config.pluginmanager.hasplugin("asyncio"):
         return
-    mode = config.getoption("asyncio_mode", None) or config.getini("asyncio_mode")
-    if mode == "auto" and inspect.iscoroutinefunction(inspect.unwrap(item.obj)):
+    auto = (config.getoption("asyncio_mode", None) or config.getini("asyncio_mode")) == "auto"
+    takes_it = auto or item.get_closest_marker("asyncio") is not None
+    if takes_it and inspect.iscoroutinefunction(inspect.unwrap(item.obj)):
+        why = "in its auto mode" if auto else "for mark.asyncio"
+        instead = 'set asyncio_mode = "strict"' if auto else "take that mark away"
         pytest.fail(
-            "pytest-asyncio in its auto mode runs this test itself, on real time, in spite of mark.asyncguard: set "
-            'asyncio_mode = "strict", or make it a plain function that calls asyncguard_run(main)',
+            f"pytest-asyncio {why} runs this test itself, on real time, in spite of mark.asyncguard: {instead}, or "
+            "make it a plain function that calls asyncguard_run(main)",
             pytrace=False,
         )
 

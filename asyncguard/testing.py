@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import selectors
 import threading
@@ -19,6 +20,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from asyncguard import events
+from asyncguard._machines import checks
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import dispatch
 
@@ -109,8 +111,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__(_JumpingSelector(clock))
         self.virtual = clock
-        # Never land a hair before a timer: a clock that moves in floats may miss it for ever.
-        self._clock_resolution = 1e-9
+
+    @property
+    def _clock_resolution(self) -> float:
+        """How far ahead a timer is due: never land a hair before it, a clock that moves in floats may miss it for ever.
+
+        After some months on the clock, its floats are further apart than a nanosecond.
+        """
+        return max(1e-9, math.ulp(self.virtual.now()))
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, seconds: float) -> None:
+        """Ignore what asyncio knows of the real clock."""
 
     def time(self) -> float:
         """Return the virtual time in seconds."""
@@ -132,7 +144,15 @@ def run(
     """Run `await main()` on virtual time and return its result. Every sleep in it is instant, the user's own too.
 
     `clock` is one from `virtual_clock()`, to go on with the time and the state of the block around; trio has its own.
+
+    Raises RuntimeError inside of a running loop, where nothing can wait for `main`.
     """
+    checks.one_of("backend", backend, ("asyncio", "trio"))
+    if backend == "asyncio" and asyncio._get_running_loop() is not None:  # noqa: SLF001 - none may be running
+        raise RuntimeError(
+            "testing.run runs a loop of its own, and a loop runs here already: call it from a plain function, "
+            "or await the function inside of `with testing.virtual_clock():`"
+        )
     if backend == "trio":
         if clock is not None:
             raise TypeError('clock= is for asyncio; on trio, run(main, backend="trio") makes a clock of its own')

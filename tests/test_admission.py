@@ -14,7 +14,7 @@ import pytest
 import asyncguard as ag
 from asyncguard import events, testing
 from asyncguard._machines.slots import Slots
-from asyncguard._passage import HeldPermit
+from asyncguard._permits import HeldPermit
 from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import holds
 

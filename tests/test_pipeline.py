@@ -111,6 +111,40 @@ def test_every_harmful_pair_is_of_kinds_that_exist_and_warns():
         assert inner in PLACES
 
 
+@pytest.mark.parametrize(
+    ("outer", "inner", "reason"),
+    [
+        ("cache_result", "fallback", "kept as if the function had answered it"),
+        ("cache_items", "fallback", "kept as if the function had answered it"),
+        ("adaptive_concurrency", "fallback", "hides the failures"),
+        ("rate_limit", "adaptive_concurrency", "burst out of it"),
+        ("rate_limit", "memory_guard", "burst out of it"),
+        ("rate_limit", "hedge", "only the first copy pays a token"),
+        ("rate_limit", "cache_items", "hits pay tokens"),
+        ("adaptive_concurrency", "hedge", "share one slot"),
+        ("memory_guard", "hedge", "share the bytes"),
+        ("bulkhead", "cache_items", "hits queue behind misses"),
+        ("adaptive_concurrency", "cache_result", "hits queue behind misses"),
+        ("memory_guard", "cache_result", "hits reserve bytes"),
+    ],
+)
+def test_what_harms_one_of_a_kind_is_said_of_the_others_too(outer, inner, reason):
+    make = {
+        "adaptive_concurrency": ag.adaptive_concurrency,
+        "bulkhead": lambda: ag.bulkhead(1),
+        "cache_items": lambda: ag.cache_items(60),
+        "cache_result": lambda: ag.cache_result(60),
+        "fallback": lambda: ag.fallback(None),
+        "hedge": ag.hedge,
+        "memory_guard": lambda: ag.memory_guard(estimate=1),
+        "rate_limit": lambda: ag.rate_limit("10/s"),
+    }
+    strategies = make[outer](), make[inner]()
+    assert f"! {inner} inside {outer}" in ag.Pipeline(*strategies).explain()
+    assert reason in ag.Pipeline(*strategies).explain()
+    assert "!" not in ag.guard(*strategies).explain()
+
+
 def test_a_harmful_order_warns_once_at_decoration_with_the_reason():
     with pytest.warns(Misplaced.Warning, match="tokens paid in front of a queue burst out of it"):
         guarded = ag.rate_limit("10/s")(ag.bulkhead(1)(echo))
@@ -303,6 +337,29 @@ def test_the_environment_switches_modes(mode):
         check=False,
     )
     assert (out.returncode, out.stdout) == (0, "3\n"), out.stderr
+
+
+def test_the_environment_finds_a_strategy_whose_name_has_a_dot():
+    script = """
+import asyncguard as ag
+breaker = ag.circuit_breaker(name="api.main")
+@breaker
+def search():
+    return 1
+site, = breaker.sites()
+print(breaker.mode_at(site))
+"""
+    for pattern, mode in (
+        ("search.api.main", "off"),
+        ("__main__.search.api.main", "off"),
+        ("search.circuit_breaker", "off"),
+        ("api.api.main", "enforce"),
+    ):
+        environment = {**os.environ, "ASYNCGUARD_MODE": f"{pattern}=off"}
+        out = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+        )
+        assert out.stdout == f"{mode}\n", (pattern, out.stderr)
 
 
 def test_without_it_the_bulkhead_holds_and_nonsense_is_refused():

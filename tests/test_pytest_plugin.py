@@ -214,6 +214,67 @@ def test_in_the_auto_mode_of_pytest_asyncio_a_marked_test_fails_instead_of_waiti
     result.stdout.fnmatch_lines(["*in its auto mode runs this test itself, on real time*"])
 
 
+def test_arguments_that_are_no_fixtures_are_left_alone(outcome):
+    text = """
+        import asyncio, pytest
+        from unittest import mock
+
+        @pytest.mark.asyncguard
+        async def test_a_default(tmp_path, times=3):
+            assert times == 3
+
+        @pytest.mark.asyncguard
+        @mock.patch("os.getcwd")
+        async def test_a_mock(getcwd, tmp_path):
+            assert isinstance(getcwd, mock.Mock) and tmp_path.exists()
+    """
+    assert outcome(text) == {"passed": 2}
+
+
+def foreign(pytester, monkeypatch, text, *options):
+    """Run a file of tests beside other plugins, in a process of its own; a test on real time would never end."""
+    pytester.makepyfile(text)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    return pytester.runpytest_subprocess(*PLUGIN, *options, timeout=120)
+
+
+def test_a_marked_test_that_anyio_would_run_runs_on_virtual_time(pytester, monkeypatch):
+    pytest.importorskip("anyio")
+    text = """
+        import asyncio, pytest
+
+        pytestmark = pytest.mark.anyio
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.mark.asyncguard
+        async def test_it():
+            await asyncio.sleep(1e9)
+
+        async def test_without_the_marker():
+            await asyncio.sleep(0)
+    """
+    result = foreign(pytester, monkeypatch, text, "-p", "no:asyncio")
+    assert result.parseoutcomes() == {"passed": 2}
+
+
+def test_a_marked_test_that_pytest_asyncio_would_run_for_its_own_mark_fails(pytester, monkeypatch):
+    pytest.importorskip("pytest_asyncio")
+    text = """
+        import asyncio, pytest
+
+        @pytest.mark.asyncio
+        @pytest.mark.asyncguard
+        async def test_it():
+            await asyncio.sleep(1e9)
+    """
+    result = foreign(pytester, monkeypatch, text, "-p", "pytest_asyncio", "-p", "no:anyio", "--asyncio-mode=strict")
+    assert result.parseoutcomes()["failed"] == 1
+    result.stdout.fnmatch_lines(["*pytest-asyncio for mark.asyncio runs this test itself*take that mark away*"])
+
+
 def test_the_marker_is_listed(pytester):
     result = pytester.runpytest("-p", "no:asyncio", "--markers", *PLUGIN)
     result.stdout.fnmatch_lines(["@pytest.mark.asyncguard(backend='asyncio', seed=0): run an*"])

@@ -108,7 +108,7 @@ def test_the_mode_of_the_environment_and_of_a_block_are_those_in_force(monkeypat
     ag_slots = ag.Pipeline(slots, name="forced")
     with slots.override(mode="off"):
         assert lines("forced") == ["bulkhead (off): 0 of 1 running, queue 0/10"]
-    monkeypatch.setattr("asyncguard._strategy._FORCED", [("forced.bulkhead", "observe")])
+    monkeypatch.setattr("asyncguard._modes.FORCED", [("forced.bulkhead", "observe")])
     assert lines("forced") == ["bulkhead (observe): 0 of 1 running, queue 0/10"]
     assert ag_slots.name == "forced"
 

@@ -18,6 +18,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyncguard._machines.gate import NOBODY, wake
 from asyncguard._machines.limits import Aimd, new_limit
 from asyncguard._machines.slots import Slots
 
@@ -36,7 +37,6 @@ PROBE_BELOW = 2 / 3  # of the highest limit since the probe before
 IDLE_SECONDS = 60.0  # what was learnt is forgotten no sooner
 _NO_WORK = 1e-4  # who answers faster than this did no work; Netflix' minRttThreshold
 _CLOCK_SLACK = 1e-6  # a start is known as now - elapsed: rounded, and read a moment apart
-_NOBODY: Wake = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Adaptive(Slots):
 
     def admit(self, request: Request) -> int | Place:
         """Return a slot, or a place in the queue; raise BulkheadFullError if the queue is full."""
-        self._wake_all(self._look(self._window, self._clock()))
+        wake(self._look(self._window, self._clock()))
         return super().admit(request)
 
     def succeeded(self, permit: int, elapsed: float) -> Wake:
@@ -123,7 +123,7 @@ class Adaptive(Slots):
             samples.append(elapsed)
         if used > window.used:  # noqa: PLR1730 - a call of max() costs more than the rest of the line
             window.used = used
-        return _NOBODY if len(samples) < window.wanted and now < window.closes else self._look(window, now)
+        return NOBODY if len(samples) < window.wanted and now < window.closes else self._look(window, now)
 
     def failed(self, permit: int, elapsed: float, error: Exception) -> Wake:
         """Learn from a drop: a call that ran out of time or was throttled after `elapsed` seconds."""
@@ -185,7 +185,7 @@ class Adaptive(Slots):
     # --- telling, without the lock ---
 
     def _look(self, window: Window, now: float) -> Wake:
-        return self._tell(window) if window.due(now) else _NOBODY
+        return self._tell(window) if window.due(now) else NOBODY
 
     def _tell(self, said: Window | float) -> Wake:
         self._heard.append(said)

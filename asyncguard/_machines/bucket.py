@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
 
-from asyncguard._machines.bucket_quick import Doors, alone, quick, quick_all
+from asyncguard._machines.bucket_alone import Exclusive, alone
+from asyncguard._machines.bucket_quick import quick, quick_all
 from asyncguard._machines.durations import in_words
-from asyncguard._machines.gate import Request, Wake
+from asyncguard._machines.gate import NOBODY, Request, Wake, wake
 from asyncguard._machines.gcra import Line, lines_of
+from asyncguard._machines.rate_costs import Costs, cost_of, costs_of, fitted, spread
 from asyncguard._machines.rates import Rate
-from asyncguard._machines.reservation import SECOND, Costs, Priced, Reservation, cost_of, fitted
+from asyncguard._machines.reservation import SECOND, Reservation
 from asyncguard._machines.timetable import Timetable
+from asyncguard._machines.unjudged import Unjudged
 from asyncguard.errors import RateLimitedError
 
 __all__ = ["Bucket"]
 
-NOBODY: Wake = ()
 
-
-class Bucket(Doors):
+class Bucket(Exclusive, Unjudged):
     """Rates that hold together. `clock_ns` gives monotonic nanoseconds, `label` names it in messages."""
 
     def __init__(self, rates: Sequence[Rate], clock_ns: Callable[[], int], label: str = "rate_limit") -> None:
@@ -59,7 +59,7 @@ class Bucket(Doors):
         Raises ValueError for a cost that is none, or that no burst allows.
         """
         lines = self.lines
-        return self._admit(request, self._costs(request.cost, lines), lines)
+        return self._admit(request, costs_of(request.cost, lines), lines)
 
     @alone
     def _admit(self, request: Request, costs: Costs, lines: Sequence[Line]) -> Costs | Reservation:
@@ -78,8 +78,7 @@ class Bucket(Doors):
         following = self._claim(place, now)
         if following is None:
             return None
-        for spot in following:
-            spot.wake()
+        wake(following)
         return place.permit
 
     @alone
@@ -153,24 +152,12 @@ class Bucket(Doors):
         del permit
         return NOBODY
 
-    def succeeded(self, permit: Costs, elapsed: float) -> Wake:
-        """Say nothing: a rate does not look at outcomes."""
-        del permit, elapsed
-        return NOBODY
-
-    def failed(self, permit: Costs, elapsed: float, error: Exception) -> Wake:
-        """Say nothing: a call that failed was sent all the same."""
-        del permit, elapsed, error
-        return NOBODY
-
-    abandoned = release
-
     # --- what it says about itself, and what is said to it ---
 
     def wait(self, cost: object = 1) -> float:
         """Return in how many seconds a call of that cost could start, 0.0 if now; takes nothing."""
         lines = self.lines
-        return self._wait(self._costs(cost, lines), lines)
+        return self._wait(costs_of(cost, lines), lines)
 
     @alone
     def _wait(self, costs: Costs, lines: Sequence[Line]) -> float:
@@ -212,8 +199,8 @@ class Bucket(Doors):
         """Return the rejection of a caller who would wait longer than it may; both in seconds."""
         rates = ", ".join(str(line.rate) for line in self.lines)
         message = (
-            f"{self._label}: {rates} allows this call in {wait:.2f} s, and it may wait for {max(0.0, patience):.2f} s "
-            "(max_wait or its deadline)"
+            f"{self._label}: {rates} allows this call in {in_words(wait)}, "
+            f"and it may wait for {in_words(max(0.0, patience))} (max_wait or its deadline)"
         )
         return RateLimitedError(message, retry_after=max(0.0, wait))
 
@@ -271,14 +258,13 @@ class Bucket(Doors):
         return now
 
     def _reconcile(self, permit: Costs, actual: float) -> Wake:
-        return self._correct(permit, self._spread(actual, self.lines))
+        return self._correct(permit, spread(actual, self.lines))
 
     def _correct(self, permit: Costs, costs: Costs) -> Wake:
         now = self._tidy()
         front = list(self._table.front())
-        for i, (line, cost, taken) in enumerate(
-            zip(self.lines, costs, permit, strict=False)
-        ):  # there may be others now
+        each_line = zip(self.lines, costs, permit, strict=False)  # there may be more lines, or fewer, by now
+        for i, (line, cost, taken) in enumerate(each_line):
             front[i] = max(front[i], now * line.scale) + line.units(cost) - line.units(taken)
         permit[:] = costs[: len(permit)]
         self._table.move(front, now)
@@ -288,20 +274,6 @@ class Bucket(Doors):
         first = self._table.first()
         return NOBODY if first is None else (first.spot,)
 
-    # --- costs ---
-
-    def _costs(self, cost: object, lines: Sequence[Line]) -> Costs:
-        if isinstance(cost, Priced) and not cost.fits(lines):
-            return fitted(cost, lines)
-        given = cast("Sequence[Any]", cost) if isinstance(cost, list | tuple) else self._spread(cost, lines)
-        return [_cost(line.rate, each) for line, each in zip(lines, given, strict=True)]
-
-    @staticmethod
-    def _spread(cost: Any, lines: Sequence[Line]) -> list[Any]:
-        # A single number is for the rates that weigh calls; where none does, for all of them.
-        weighed = any(line.rate.cost is not None for line in lines)
-        return [cost if line.rate.cost is not None or not weighed else 1 for line in lines]
-
 
 def _never() -> Costs:
     raise LookupError
@@ -309,7 +281,3 @@ def _never() -> Costs:
 
 def _tenths(number: float) -> str:
     return f"{round(number, 1) + 0.0:.1f}".removesuffix(".0")  # 0.0: a zero has no sign
-
-
-def _cost(rate: Rate, cost: Any) -> float:
-    return cost_of(f"the cost for {rate}", cost, most=float(rate.burst))

@@ -18,7 +18,7 @@ from typing import Any
 from asyncguard._machines import circuit_words
 from asyncguard._machines.circuit_rules import CircuitRules
 from asyncguard._machines.circuit_words import CircuitState
-from asyncguard._machines.gate import Request, Wake
+from asyncguard._machines.gate import NOBODY, Request, Wake
 from asyncguard._machines.probes import Probes
 from asyncguard._machines.window import Tally, Window
 from asyncguard.errors import CircuitOpenError
@@ -28,7 +28,6 @@ __all__ = ["Circuit", "CircuitState"]
 
 Epoch = Window | Probes
 News = tuple[type[Event], dict[str, Any]]
-NOBODY: Wake = ()
 
 
 class Circuit:

@@ -82,8 +82,8 @@ def classify(error: Exception) -> Kind:
 def register_classifier(classifier: Classifier) -> Callable[[], None]:
     """Ask `classifier(error)` before everything else; it returns a kind, or None for "I do not know".
 
-    The one registered last is asked first. The returned function takes it back. A classifier that raises counts as
-    one that does not know, and is logged once.
+    The one registered last is asked first. The returned function takes it back. A classifier that raises, or returns
+    what is no kind, counts as one that does not know, and is logged once.
     """
     global _classifiers  # noqa: PLW0603 - swapped whole, so that it can be read without a lock
     if not callable(classifier):
@@ -151,6 +151,8 @@ def _registered(error: Exception) -> Kind | None:
     for classifier in _classifiers:
         try:
             kind = classifier(error)
+            if kind is not None:
+                checks.one_of("what a classifier returns", kind, _FROM_BAD_TO_WORST)
         except Exception:  # noqa: BLE001 - a hook must never change a call
             if id(classifier) not in _complained:
                 _complained.add(id(classifier))

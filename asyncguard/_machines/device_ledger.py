@@ -9,7 +9,7 @@ from asyncguard._machines.memory_gate import MemoryGate
 
 if TYPE_CHECKING:
     from asyncguard._machines.gate import Wake
-    from asyncguard._machines.ledger import Reservation
+    from asyncguard._machines.memory_reservation import Reservation
 
 __all__ = ["DeviceGate", "DeviceLedger", "out_of_device_memory"]
 

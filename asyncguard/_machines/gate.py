@@ -24,6 +24,14 @@ class Spot(Protocol):
 Wake = Sequence[Spot]
 """The spots to wake: the driver does it, outside the gate's lock."""
 
+NOBODY: Wake = ()
+
+
+def wake(spots: Wake) -> None:
+    """Wake parked callers, outside of every lock."""
+    for spot in spots:
+        spot.wake()
+
 
 @dataclass(slots=True)
 class Request:
@@ -37,7 +45,6 @@ class Request:
     spot: Spot
     until: float = math.inf
     cost: Any = 1
-    priority: float = 0.0
     owner: object = None
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])

@@ -65,9 +65,12 @@ BY_CLASS: dict[str, Kind] = {
         throttle="qdrant_client.ResourceExhaustedResponse",
         permanent="""
             aiohttp.ClientConnectorCertificateError aiohttp.InvalidURL aiohttp.TooManyRedirects
+            aiohttp.NonHttpUrlClientError aiohttp.ServerFingerprintMismatch
             anthropic.APIResponseValidationError openai.APIResponseValidationError
             openai.ContentFilterFinishReasonError openai.LengthFinishReasonError
             botocore.NoCredentialsError botocore.NoRegionError botocore.ParamValidationError
+            httpcore.LocalProtocolError httpcore.UnsupportedProtocol
+            httpcore2.LocalProtocolError httpcore2.UnsupportedProtocol
             redis.AuthenticationError redis.AuthorizationError redis.DataError redis.ResponseError
             requests.TooManyRedirects
             sqlalchemy.ArgumentError sqlalchemy.CompileError sqlalchemy.InvalidRequestError

@@ -15,15 +15,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncguard._machines.levels import Account, Reading
-from asyncguard._machines.memory_queue import LOOKAHEAD, MOST_PASSES
-from asyncguard._machines.memory_reservation import Door, Reservation, Waiter
+from asyncguard._machines.memory_queue import LOOKAHEAD
+from asyncguard._machines.memory_reservation import Reservation
 from asyncguard._machines.memory_shared import SLICE, Shared
 
 if TYPE_CHECKING:
     from asyncguard._machines.gate import Spot
     from asyncguard._machines.neighbours import Neighbours
 
-__all__ = ["FRESH", "MOST_PASSES", "SLICE", "Door", "Ledger", "Reservation", "Waiter"]
+__all__ = ["FRESH", "Ledger"]
 
 FRESH: Final = 0.010
 """Seconds that a reading serves: all guards of the process share it."""
@@ -65,10 +65,10 @@ class Ledger(Shared):
         self.young = [0, 0]  # promised in this slice of time, and in the one before
         self.young_until = -math.inf
         self.over: deque[Reservation] = deque()  # calls that ended and are still in the sums above
-        self.alone()
+        self.leave_table()
         self._clean_at = -1
         self.measuring: Reservation | None = None
-        self.forget()
+        self.clear_queue()
 
     def after_fork(self) -> None:
         """In a forked child: nobody waits, nothing runs, and what the parent's calls give back is not ours."""
@@ -192,13 +192,17 @@ class Ledger(Shared):
         if self.measuring is not None and self.measuring not in reservation.callers():
             self._joins(reservation, self.measuring)
         if reservation.measured:
-            self.measuring = reservation
-            reservation.clean = self._clean_at == self._over_so_far()
-            others = self.others(reservation)
-            reservation.alone = not others
-            reservation.company = max(1, min(others + 1, reservation.door.running))
-            reservation.strangers = others >= reservation.company
+            self._measure(reservation)
         self.announce()
+
+    def _measure(self, reservation: Reservation) -> None:
+        """Note on what ground and in which company a call is that will be measured."""
+        self.measuring = reservation
+        reservation.clean = self._clean_at == self._over_so_far()
+        others = self.others(reservation)
+        reservation.alone = not others
+        reservation.company = max(1, min(others + 1, reservation.door.running))
+        reservation.strangers = others >= reservation.company
 
     @staticmethod
     def _joins(reservation: Reservation, measured: Reservation) -> None:

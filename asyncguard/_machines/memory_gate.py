@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from asyncguard._machines import levels
 from asyncguard._machines.estimate import ArgumentBytes, Learner, guess
-from asyncguard._machines.ledger import Ledger, Reservation
+from asyncguard._machines.ledger import Ledger
 from asyncguard._machines.levels import Bounds, Room
+from asyncguard._machines.memory_reservation import Reservation
 from asyncguard._machines.memory_ticket import MemoryTicket
 from asyncguard._machines.memory_words import Decision, refusal
 from asyncguard._machines.neighbours import ROWS_IN_USE

@@ -26,7 +26,7 @@ SWEEP: Final = 1.0
 class Queue:
     """The waiters in the order in which they came. All of it under the ledger's lock."""
 
-    def forget(self) -> None:
+    def clear_queue(self) -> None:
         """Begin anew, with nobody."""
         self.queue: dict[Waiter, bool] = {}  # True: the calls around it only wait for it
         self.offered: dict[Waiter, bool] = {}  # granted, and not yet taken; as in the queue

@@ -60,8 +60,12 @@ class Waiter(Protocol):
     """A place in the queue, as the ledger sees it. All of it is called under the ledger's lock."""
 
     parent: Reservation | None
+    hopeless: bool
+    """It can never fit: it leaves the queue, to be refused."""
     passed: int
+    """So many smaller calls were let in while it was the first."""
     since: float
+    """The time at which it came, in seconds."""
     more: int
     """Bytes that would have to be promised, as far as was known when it was looked at last."""
 
@@ -72,10 +76,14 @@ class Waiter(Protocol):
         """When it stops waiting."""
         ...
 
-    @property
-    def hopeless(self) -> bool: ...
-    def ready(self) -> bool: ...
-    def grant(self, *, force: bool = False) -> bool: ...
+    def ready(self) -> bool:
+        """Tell whether there is anything to decide."""
+        ...
+
+    def grant(self, *, force: bool = False) -> bool:
+        """Let it in if it fits, or by force; True: it leaves the queue."""
+        ...
+
     def revoke(self) -> Reservation | None:
         """Take back what was granted, and return it: it waits again."""
         ...

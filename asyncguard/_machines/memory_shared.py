@@ -20,7 +20,7 @@ __all__ = ["SLICE", "Shared"]
 SLICE: Final = 0.025
 """For one to two of these, in seconds, a call that was let in counts as one that has allocated nothing yet."""
 
-NOBODY: Final = Elsewhere()
+NOTHING: Final = Elsewhere()
 
 
 class Shared(Queue):
@@ -35,7 +35,7 @@ class Shared(Queue):
     young: list[int]
     young_until: float
 
-    def alone(self) -> None:
+    def leave_table(self) -> None:
         """Begin anew, without a table."""
         self.near: Neighbours | None = None
         self.told = 0  # promised to calls that still run: what the other processes are told
@@ -46,7 +46,7 @@ class Shared(Queue):
         raise NotImplementedError
 
     def _elsewhere(self, now: float) -> Elsewhere:
-        return NOBODY if self.near is None else self.near.elsewhere(now)
+        return NOTHING if self.near is None else self.near.elsewhere(now)
 
     def share(self, connect: Callable[[], Neighbours | None]) -> None:
         """Count with other processes from now on."""

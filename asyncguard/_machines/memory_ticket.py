@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from asyncguard._machines.estimate import ArgumentBytes, guess
-from asyncguard._machines.ledger import SLICE, Reservation
+from asyncguard._machines.memory_reservation import Reservation
+from asyncguard._machines.memory_shared import SLICE
 
 if TYPE_CHECKING:
     from asyncguard._machines.gate import Request, Wake
@@ -24,8 +25,8 @@ class MemoryTicket:
     """Implements the ticket protocol, and what the ledger wants of a waiter."""
 
     __slots__ = (
-        "_gate", "_generation", "_permit", "_queued", "_refused", "_request",
-        "ahead", "arguments", "more", "parent", "passed", "since", "spot", "stated",
+        "_gate", "_generation", "_permit", "_queued", "_request",
+        "ahead", "arguments", "hopeless", "more", "parent", "passed", "since", "spot", "stated",
     )  # fmt: skip
 
     def __init__(self, gate: MemoryGate, request: Request, now: float) -> None:
@@ -42,7 +43,7 @@ class MemoryTicket:
         self._request = request
         self.more = 0
         self._queued = False
-        self._refused = False
+        self.hopeless = False  # it can never fit
         self._permit: Reservation | None = None
 
     # --- under the ledger's lock ---
@@ -59,7 +60,7 @@ class MemoryTicket:
         if need is None:
             return False
         if gate.impossible(need):
-            self._refused = True
+            self.hopeless = True
             self._request.until = -math.inf  # the limit may have shrunk since it came: it need not wait any longer
             return True
         lent = min(need, self._spare())
@@ -135,7 +136,7 @@ class MemoryTicket:
             if permit is not None:
                 self._leave()
         if permit is None:
-            if self._gate.pressed and not self._refused:
+            if self._gate.pressed and not self.hopeless:
                 self._gate.pressure()
             return None
         return self._gate.begin(permit, now - self.since, queued=queued)
@@ -145,18 +146,13 @@ class MemoryTicket:
         """When it stops waiting."""
         return self._request.until
 
-    @property
-    def hopeless(self) -> bool:
-        """Whether the call can never fit."""
-        return self._refused
-
     def claim(self, now: float) -> Reservation | None:
         """Look again and take what was granted."""
         ledger = self._gate.ledger
         ledger.look(now, anew=True)
         woken: Wake = ()
         with ledger.lock:
-            if self._permit is None and not self._refused:
+            if self._permit is None and not self.hopeless:
                 woken = ledger.settle()
         self.wake(woken)
         return self.taken(now)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
-    "CELLS", "MAGIC", "ROWS", "ROWS_IN_USE", "Cells", "Elsewhere", "Neighbours", "clear", "in_use", "owner_at", "sound",
+    "CELLS", "MAGIC", "ROWS", "ROWS_IN_USE", "Cells", "Elsewhere", "Neighbours", "clear", "in_use", "owner_at",
+    "rows_in_use", "sound",
 ]  # fmt: skip
 
 ROWS: Final = 256
@@ -60,6 +61,11 @@ def sound(cells: Cells) -> bool:
     """Tell whether the table can be what it should be."""
     in_use = cells[ROWS_IN_USE]
     return cells[0] == MAGIC and in_use <= ROWS and max(cells[_PAIRS : _PAIRS + 2 * in_use], default=0) < MOST
+
+
+def rows_in_use(cells: Cells) -> range:
+    """Return the rows that have ever been taken."""
+    return range(min(ROWS, cells[ROWS_IN_USE]))
 
 
 def owner_at(row: int) -> int:
@@ -128,8 +134,7 @@ class Neighbours:
 
     def _others(self) -> list[tuple[int, int]]:
         """Return the places of the other rows: of the pair, and of the facts."""
-        rows = range(min(ROWS, self.cells[ROWS_IN_USE]))
-        places = [(_PAIRS + 2 * row, _FACTS + _WIDTH * row) for row in rows]
+        places = [(_PAIRS + 2 * row, _FACTS + _WIDTH * row) for row in rows_in_use(self.cells)]
         return [place for place in places if place[0] != self.mine]
 
     def elsewhere(self, now: float) -> Elsewhere:

@@ -15,8 +15,10 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from asyncguard._machines.gate import NOBODY, wake
 from asyncguard._machines.line import Line
 from asyncguard._machines.place import Place
+from asyncguard._machines.unjudged import Unjudged
 from asyncguard.errors import BulkheadFullError
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
     from asyncguard._machines.gate import Request, Spot, Wake
 
-NOBODY: Wake = ()
 PermitT = TypeVar("PermitT")
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ class Asker:
         return False
 
 
-class Queued(Generic[PermitT]):
+class Queued(Unjudged, Generic[PermitT]):
     """`size` permits and at most `max_queue` waiters."""
 
     outcomes: bool = False
@@ -96,7 +97,7 @@ class Queued(Generic[PermitT]):
         try:
             given = self._alone(self._enter, request)
         finally:
-            self._wake_all(self._see_to_it())
+            wake(self._see_to_it())
             del lost  # not under the lock: calls may end with them
         if isinstance(given, Place):
             self._refuse_to_wait_for_itself(given, request.owner)
@@ -110,27 +111,12 @@ class Queued(Generic[PermitT]):
             inside = asker.inside(self)
         finally:
             if inside:
-                self._wake_all(self.withdraw(place))
+                wake(self.withdraw(place))
         if inside:
             raise BulkheadFullError(
                 f"{self._name}: {self._how_full()}, and this call is made from inside of a call that holds one: it "
                 "would wait for itself; call what it wraps there (fn.__wrapped__), or guard only the innermost function"
             )
-
-    def succeeded(self, permit: PermitT, elapsed: float) -> Wake:
-        """Say nothing: a bulkhead does not look at outcomes."""
-        del permit, elapsed
-        return NOBODY
-
-    def failed(self, permit: PermitT, elapsed: float, error: Exception) -> Wake:
-        """Say nothing: a bulkhead does not look at outcomes."""
-        del permit, elapsed, error
-        return NOBODY
-
-    def abandoned(self, permit: PermitT) -> Wake:
-        """Say nothing: a bulkhead does not look at outcomes."""
-        del permit
-        return NOBODY
 
     def idle(self) -> bool:
         """Tell whether no permit is taken and nobody waits."""
@@ -173,11 +159,6 @@ class Queued(Generic[PermitT]):
         while (self._back or self._woken) and not self._inside:
             woken += self._alone(self._take_back)
         return woken
-
-    @staticmethod
-    def _wake_all(spots: Wake) -> None:
-        for spot in spots:
-            spot.wake()
 
     # --- under the lock ---
 
@@ -255,7 +236,7 @@ class Queued(Generic[PermitT]):
         try:
             return self._alone(self._claim, place)
         finally:
-            self._wake_all(self._see_to_it())
+            wake(self._see_to_it())
 
     def _claim(self, place: Place) -> PermitT | None:
         if place in self.queue:

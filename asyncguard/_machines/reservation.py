@@ -2,55 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from asyncguard._machines import checks
-from asyncguard._machines.gate import Request, Wake
-from asyncguard._machines.gcra import Line
-from asyncguard._machines.rates import Rate
 from asyncguard._machines.timetable import Place, Timetable
 
 if TYPE_CHECKING:
     from asyncguard._machines.bucket import Bucket
+    from asyncguard._machines.gate import Request, Wake
+    from asyncguard._machines.rate_costs import Costs
     from asyncguard.errors import RateLimitedError
 
-__all__ = ["SECOND", "Costs", "Priced", "Reservation", "cost_of", "fitted"]
-
-Costs = list[float]
-"""A permit: what the call took of each rate, in units of the rate."""
+__all__ = ["SECOND", "Reservation"]
 
 SECOND = 10**9
-
-
-class Priced(list[Any]):
-    """What a call costs under each of some rates, which may be others when it comes in."""
-
-    __slots__ = ("rates",)
-
-    def __init__(self, rates: Sequence[Rate], costs: Iterable[Any]) -> None:
-        super().__init__(costs)
-        self.rates = rates
-
-    def fits(self, lines: Sequence[Line]) -> bool:
-        """Tell whether these are still the rates."""
-        return len(self.rates) == len(lines) and all(map(is_, self.rates, (line.rate for line in lines)))
-
-
-def fitted(costs: Sequence[Any], lines: Sequence[Line]) -> Costs:
-    """Return the costs of a call that was priced, or let in, before the rates changed: it is no error of its caller."""
-    given = [cost_of("a cost", each) for each in costs] + [1] * len(lines)
-    return [min(each, float(line.rate.burst)) for line, each in zip(lines, given, strict=False)]
-
-
-def cost_of(what: str, cost: Any, most: float = math.inf) -> float:
-    """Return a cost, a whole number as an int; ValueError if it is none."""
-    if hasattr(cost, "__index__") and not isinstance(cost, bool):  # NumPy's integers, too
-        cost = int(cost)
-    number = checks.number(what, cost, least=0.0, most=most)
-    return cost if isinstance(cost, int) else number
+"""Nanoseconds."""
 
 
 class Reservation(Place):

@@ -10,8 +10,9 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from asyncguard._machines.gate import NOBODY
 from asyncguard._machines.place import Place
-from asyncguard._machines.queued import NOBODY, Queued
+from asyncguard._machines.queued import Queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -47,10 +47,19 @@ def as_async(fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T
 
     Many clients hide their coroutines: `AsyncOpenAI().chat.completions.create`, `redis.asyncio.Redis.get` and
     `aiohttp.ClientSession.get` are plain functions. A decorator decides once whether a function is async, so such a
-    function is wrapped first: `retry()(as_async(client.embeddings.create))`.
+    function is wrapped first: `retry()(as_async(client.embeddings.create))`. Raises TypeError for what is no function,
+    such as the coroutine that calling it gave.
     """
+    if not callable(fn):
+        raise _not_a_function(fn)
     call = awaiting(fn)
     return functools.wraps(fn)(call) if hasattr(fn, "__name__") else call
+
+
+def _not_a_function(given: object) -> TypeError:
+    if inspect.iscoroutine(given):
+        given.close()  # else Python warns that it was never awaited
+    return TypeError(f"as_async takes a function that returns an awaitable, got {given!r}; leave its call to us")
 
 
 def awaiting(fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:

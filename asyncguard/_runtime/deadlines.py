@@ -18,7 +18,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asyncguard._runtime import clock as clocks
-from asyncguard._runtime.contexts import block, bring_back
+from asyncguard._runtime.blocks import block
+from asyncguard._runtime.contexts import bring_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

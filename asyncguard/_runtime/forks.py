@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["in_child", "renew_lock"]
+
+
+def in_child(renew: Callable[[], object]) -> None:
+    """Call `renew` in every forked child from now on, in the order of registration; never where nothing forks."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=renew)
 
 
 def renew_lock(module: dict[str, Any], name: str) -> None:
@@ -13,5 +24,4 @@ def renew_lock(module: dict[str, Any], name: str) -> None:
     def renew() -> None:
         module[name] = threading.Lock()
 
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=renew)
+    in_child(renew)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 from asyncguard._machines.levels import PROCESS, Level, Reading
-from asyncguard._runtime import gpu_torch, reclaim
+from asyncguard._runtime import forks, gpu_torch, reclaim
 from asyncguard._runtime.dispatch import logger
 from asyncguard._runtime.gpu_nvml import Nvml, NvmlError, visible
 from asyncguard._runtime.gpu_torch import TorchGpu
@@ -147,6 +146,7 @@ def _quietly(ask: Callable[[], int | None]) -> int | None:
 _nvml = Nvml()
 _gpus: dict[int, Gpu] = {}
 _lock = threading.Lock()
+forks.renew_lock(globals(), "_lock")
 
 
 def gpu(device: str) -> Gpu:
@@ -165,12 +165,9 @@ def gpu(device: str) -> Gpu:
 
 
 def _renew_after_fork() -> None:
-    global _lock  # noqa: PLW0603 - another thread may have held it when the process forked
-    _lock = threading.Lock()
     _nvml.after_fork()
     for each in _gpus.values():
         each.after_fork()
 
 
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_renew_after_fork)
+forks.in_child(_renew_after_fork)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from asyncguard._machines.levels import PROCESS, Level, Reading
-from asyncguard._runtime import cgroup
+from asyncguard._runtime import cgroup, forks
 from asyncguard._runtime.dispatch import logger
 from asyncguard._runtime.kept_file import KeptFile
 
@@ -224,6 +223,7 @@ def _from_psutil() -> Reading | None:
 
 _shared: MemoryProbe | None = None
 _lock = threading.Lock()
+forks.renew_lock(globals(), "_lock")
 
 
 def shared() -> MemoryProbe:
@@ -236,11 +236,8 @@ def shared() -> MemoryProbe:
 
 
 def _renew_after_fork() -> None:
-    global _lock  # noqa: PLW0603 - another thread may have held it when the process forked
-    _lock = threading.Lock()
     if _shared is not None:
         _shared.after_fork()
 
 
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_renew_after_fork)
+forks.in_child(_renew_after_fork)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from asyncguard import events
 from asyncguard._machines.durations import in_words
 from asyncguard._machines.text import escape
 from asyncguard._machines.throttle import Throttle
+from asyncguard._runtime import forks
 
 __all__ = ["Notices", "notice"]
 
@@ -105,8 +105,7 @@ _TEXTS: dict[type[events.Event], Callable[[Any], str | None]] = {
 }
 
 _notices = Notices(logging.getLogger("asyncguard"), time.monotonic)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_notices.throttle.after_fork)
+forks.in_child(_notices.throttle.after_fork)
 
 
 def notice(event: events.Event) -> None:

@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from asyncguard._runtime import forks
 from asyncguard._runtime.dispatch import logger
 from asyncguard._runtime.peak import process_bytes
 
@@ -239,5 +240,4 @@ def shared() -> Reclaimer:
     return _shared
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_shared.after_fork)
+forks.in_child(_shared.after_fork)

@@ -7,6 +7,7 @@ response closed: until then the permits are held and the deadline binds. Timeout
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Awaitable, Callable, Collection
 from contextvars import Context, ContextVar
@@ -20,6 +21,7 @@ from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import deadlines, holds
 from asyncguard._runtime.contexts import bring_back
 from asyncguard._strategy import Strategy
+from asyncguard.strategies._retry_scope import current_attempt
 from asyncguard.strategies.timeout import Timeout
 
 if TYPE_CHECKING:
@@ -73,13 +75,17 @@ class Exchange:
         self.handler = handler
         self.around = deadlines.current()
         self.bound: deadlines.Deadline | None = None
-        self.failed: list[ClientResponse] = []
+        self.failed: list[tuple[int, ClientResponse]] = []  # with the number of the attempt
 
-    def discard(self, taken: object = None) -> None:
-        """Release the failed responses: all that were not `taken`."""
-        failed, self.failed = self.failed, []
-        for response in failed:
-            if response is not taken:
+    def discard(self, taken: object = None, *, before: float = math.inf) -> None:
+        """Release the failed responses of the attempts `before` one: all that were not `taken`.
+
+        The copies of a hedged attempt fail side by side, and the response of any of them may be the one that is taken.
+        """
+        failed = self.failed
+        self.failed = [each for each in failed if each[0] >= before]
+        for attempt, response in failed:
+            if attempt < before and response is not taken:
                 response.release()
 
     def answered(self) -> None:
@@ -101,7 +107,7 @@ class GuardMiddleware:
 
     def __init__(self, pipeline: Pipeline, retry_methods: RetryMethods) -> None:
         self.pipeline = pipeline
-        self._retry_methods = retry_methods
+        self._retry_methods = retry_methods if callable(retry_methods) else _names(retry_methods)
         once = [each for each in pipeline if each.kind not in REPEATS]
         self._timeout = next((each for each in pipeline if isinstance(each, Timeout)), None)
         self._site, self._guarded = self._build(pipeline)
@@ -141,14 +147,14 @@ class GuardMiddleware:
 
     async def send(self, request: ClientRequest) -> ClientResponse:
         """Make one attempt."""
-        exchange = _exchange.get()
-        exchange.discard()
+        exchange, attempt = _exchange.get(), current_attempt()
+        exchange.discard(before=attempt)
         _propagate_trace(request)
         response = await exchange.handler(request)
         exchange.answered()
         self.heed(request, response)
         if failing_status(response) or (header(response, "x-should-retry") or "").lower() == "true":
-            exchange.failed.append(response)
+            exchange.failed.append((attempt, response))
             raise FailingStatusError.of(response)
         _hold_until_read(response)
         return response
@@ -175,6 +181,11 @@ class GuardMiddleware:
         left = max(0.0, deadline.when - clocks.current().now())
         timer = asyncio.get_running_loop().call_later(left, cut, context=Context())
         connection.add_callback(timer.cancel)
+
+
+def _names(methods: Collection[str]) -> frozenset[str]:
+    """Return names of methods as aiohttp sends them: in capitals."""
+    return frozenset(each.upper() for each in ((methods,) if isinstance(methods, str) else methods))
 
 
 def _hold_until_read(response: ClientResponse) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import threading
 import time
 import weakref
@@ -21,7 +20,7 @@ from typing import Any, Literal, TypeVar
 from asyncguard._machines import checks
 from asyncguard._machines.circuit import Circuit
 from asyncguard._runtime import clock as clocks
-from asyncguard._runtime import dispatch, notices
+from asyncguard._runtime import dispatch, forks, notices
 from asyncguard.errors import CircuitOpenError
 from asyncguard.stores import _backends
 from asyncguard.stores._backends import MOST_TTL, Client
@@ -372,5 +371,4 @@ def _renew() -> None:
         store.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
+forks.in_child(_renew)

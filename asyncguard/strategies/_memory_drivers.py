@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from asyncguard import _passage
 from asyncguard._drivers import block_async, block_sync
-from asyncguard._machines.ledger import Reservation
+from asyncguard._machines.gate import wake
+from asyncguard._machines.memory_reservation import Reservation
 from asyncguard._runtime import dispatch
-from asyncguard._waiting import Caller, wake
+from asyncguard._waiting import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable

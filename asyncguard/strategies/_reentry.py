@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncguard import _drivers, _passage, _single_drivers
+from asyncguard import _drivers, _passage, _permits, _single_drivers
 from asyncguard._machines.queued import Asker
-from asyncguard._passage import PermitBlock
+from asyncguard._permits import PermitBlock
 from asyncguard._runtime import callers, generators, parking
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asyncguard._admission import AdmissionStrategy
-    from asyncguard._passage import HeldPermit, Passage
+    from asyncguard._passage import Passage
+    from asyncguard._permits import HeldPermit
 
-_DRIVERS = frozenset({_drivers.__name__, _single_drivers.__name__, _passage.__name__, generators.__name__})
+_DRIVERS = frozenset(each.__name__ for each in (_drivers, _single_drivers, _passage, _permits, generators))
 
 Blocks = dict["Block", object]
 """The permit blocks that are open, each with the task or thread that opened it."""

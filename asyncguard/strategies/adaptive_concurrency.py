@@ -10,10 +10,10 @@ from asyncguard._machines import checks
 from asyncguard._machines.adaptive import Adaptive, AdaptiveRules
 from asyncguard._machines.classify import classify
 from asyncguard._machines.durations import counted
+from asyncguard._machines.gate import wake
 from asyncguard._machines.partition_keys import in_words
 from asyncguard._machines.partition_words import listed
 from asyncguard._machines.slots import MOST_SLOTS
-from asyncguard._waiting import wake
 from asyncguard.errors import RejectedError
 from asyncguard.events import LimitChanged
 from asyncguard.strategies._reentry import Block, Blocks, BulkheadCaller
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from asyncguard._machines.gate import Request
     from asyncguard._machines.partition_keys import PartitionBy
-    from asyncguard._passage import PermitBlock
+    from asyncguard._modes import Mode
+    from asyncguard._permits import PermitBlock
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
-    from asyncguard._strategy import Mode
     from asyncguard.events import Event
 
 __all__ = ["AdaptiveConcurrency", "AdaptiveConcurrencyOptions", "adaptive_concurrency"]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from asyncguard._admission import AdmissionOptions, AdmissionStrategy
 from asyncguard._machines import checks
+from asyncguard._machines.gate import wake
 from asyncguard._machines.slots import MOST_SLOTS, Slots
 from asyncguard._machines.weighted_slots import WeightedSlots
-from asyncguard._waiting import wake
 from asyncguard.strategies._reentry import Block, Blocks, BulkheadCaller
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from asyncguard._machines.gate import Request
     from asyncguard._machines.partition_keys import PartitionBy
-    from asyncguard._passage import PermitBlock
+    from asyncguard._modes import Mode
+    from asyncguard._permits import PermitBlock
     from asyncguard._runtime.clock import Clock
-    from asyncguard._strategy import Mode
     from asyncguard.events import Event
 
 Priority = Callable[..., float]

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from contextvars import ContextVar
 
+    from asyncguard._modes import Mode
     from asyncguard._pipeline import Site
-    from asyncguard._strategy import Mode
     from asyncguard.events import Event
     from asyncguard.stores import AiocacheStore
     from asyncguard.strategies._cache.options import Duration, Isolation, Key, OnAbandon, Tags, Ttl

@@ -23,9 +23,9 @@ from asyncguard.strategies._chaos_options import UNTOUCHED, ChaosOptions, Failur
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from asyncguard._modes import Mode
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
-    from asyncguard._strategy import Mode
     from asyncguard.events import Event
 
     Call = Callable[..., Any]

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from asyncguard._machines.checks import On
     from asyncguard._machines.partition_keys import PartitionBy
+    from asyncguard._modes import Mode
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
-    from asyncguard._strategy import Mode
     from asyncguard.events import Event
 
     Args = tuple[Any, ...]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Never
 from asyncguard._machines import checks
 from asyncguard._machines.durations import in_words
 from asyncguard._runtime import clock as clocks
+from asyncguard._runtime.blocks import Block
 from asyncguard._runtime.bounded import bounded
-from asyncguard._runtime.contexts import Block
 from asyncguard._runtime.deadlines import Deadline
 from asyncguard.errors import CallTimeoutError, DeadlineExceededError
 

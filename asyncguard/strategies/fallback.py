@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, ca
 
 from asyncguard._machines import checks
 from asyncguard._machines.checks import On
-from asyncguard._strategy import Mode, Options, Strategy
+from asyncguard._modes import Mode
+from asyncguard._strategy import Options, Strategy
 from asyncguard.events import Event, FallbackUsed
 from asyncguard.strategies._answers import answer_async, answer_sync, refuse_async_handlers
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
+    from asyncguard._modes import Mode
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
-    from asyncguard._strategy import Mode
     from asyncguard.events import Event
 
     Call = Callable[..., Any]

@@ -18,6 +18,7 @@ from asyncguard._machines import checks
 from asyncguard._machines.device_ledger import DeviceGate, DeviceLedger
 from asyncguard._machines.durations import counted
 from asyncguard._machines.estimate import ArgumentBytes, Learner
+from asyncguard._machines.gate import wake
 from asyncguard._machines.ledger import Ledger
 from asyncguard._machines.memory_gate import MemoryGate
 from asyncguard._machines.memory_words import mebibytes
@@ -25,7 +26,6 @@ from asyncguard._runtime import clock as clocks
 from asyncguard._runtime import memory_probe, reclaim, shared_ledger
 from asyncguard._runtime.peak import PeakMeter
 from asyncguard._strategy import PER_CALL
-from asyncguard._waiting import wake
 from asyncguard.strategies import _memory_drivers
 from asyncguard.strategies._argument_bytes import argument_bytes
 from asyncguard.strategies._memory_options import MemoryGuardOptions
@@ -35,17 +35,18 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from asyncguard._machines.gate import Request
-    from asyncguard._machines.ledger import Reservation
     from asyncguard._machines.levels import Reading
+    from asyncguard._machines.memory_reservation import Reservation
     from asyncguard._machines.memory_words import Decision
     from asyncguard._machines.partition_keys import PartitionBy
-    from asyncguard._passage import PermitBlock
+    from asyncguard._modes import Mode
+    from asyncguard._permits import PermitBlock
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
     from asyncguard._runtime.colour import Kind
     from asyncguard._runtime.gpu_memory import Gpu
     from asyncguard._runtime.reclaim import Reclaimer
-    from asyncguard._strategy import Mode, Strategy
+    from asyncguard._strategy import Strategy
     from asyncguard.events import Event
     from asyncguard.strategies._memory_options import Estimate
 

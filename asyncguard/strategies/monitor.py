@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from asyncguard._machines.histogram import Snapshot
+    from asyncguard._modes import Mode
     from asyncguard._pipeline import Site
     from asyncguard._runtime.clock import Clock
-    from asyncguard._strategy import Mode
     from asyncguard.events import Event
     from asyncguard.telemetry.counts import Counts
 

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from asyncguard._admission import AdmissionOptions, AdmissionStrategy
 from asyncguard._machines import checks
 from asyncguard._machines.bucket import Bucket
+from asyncguard._machines.gate import wake
 from asyncguard._machines.partition_words import listed
 from asyncguard._machines.quota_headers import quotas
+from asyncguard._machines.rate_costs import Priced
 from asyncguard._machines.rates import Rate, rate_of
-from asyncguard._machines.reservation import Priced
 from asyncguard._runtime import clock as clocks
-from asyncguard._waiting import wake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping
     from datetime import timedelta
 
     from asyncguard._machines.gate import Request
     from asyncguard._machines.partition_keys import PartitionBy
+    from asyncguard._modes import Mode
     from asyncguard._runtime.clock import Clock
-    from asyncguard._strategy import Mode
     from asyncguard.events import Event
 
 __all__ = ["Rate", "RateLimit", "RateLimitOptions", "rate_limit"]
@@ -38,8 +38,8 @@ class RateLimitOptions(AdmissionOptions):
     def __post_init__(self) -> None:
         """Check the options."""
         AdmissionOptions.__post_init__(self)
-        given = cast("Sequence[object] | str | Rate", self.rates)  # `configure(rates="50/s")` may give a single one
-        given = (given,) if isinstance(given, str | Rate) else tuple(given)
+        given = cast("object", self.rates)  # `configure(rates="50/s")` may give a single one
+        given = tuple(cast("Iterable[object]", given)) if isinstance(given, tuple | list) else (given,)
         if not given:
             raise ValueError('rate_limit needs at least one rate, like "100/s burst 200"')
         self.set("rates", tuple(rate_of(each) for each in given))
@@ -68,7 +68,9 @@ class RateLimit(AdmissionStrategy[RateLimitOptions, Bucket]):
         return self.options.weigh
 
     def fill(self, request: Request) -> None:
-        """Ask every rate what the call costs."""
+        """Ask every rate what the call costs, unless it was said."""
+        if request.stated:
+            return
         rates = self.options.rates
         costs = [1 if rate.cost is None else rate.cost(*request.args, **request.kwargs) for rate in rates]
         request.cost = Priced(rates, costs)

@@ -13,8 +13,9 @@ from asyncguard._machines.checks import wrong_type
 from asyncguard._machines.rules import Array, Column, Columns, Keys
 from asyncguard._machines.rules_base import Dims, Report, failure
 from asyncguard._machines.rules_plan import Args, Kwargs, Plan
+from asyncguard._modes import Mode
 from asyncguard._runtime import dispatch
-from asyncguard._strategy import Mode, Strategy, Transparent
+from asyncguard._strategy import Strategy, Transparent
 from asyncguard.errors import InputValidationError
 from asyncguard.events import Event, InputRejected
 from asyncguard.strategies._answers import NOTHING, answer_async, answer_sync, refuse_async_handlers

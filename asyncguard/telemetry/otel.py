@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from asyncguard._runtime import dispatch
+from asyncguard._runtime import dispatch, forks
 from asyncguard.telemetry.counts import in_flight
 from asyncguard.telemetry.metrics import EventMetrics, instruments
 from asyncguard.telemetry.names import SCOPE
@@ -23,6 +23,7 @@ __all__ = ["Telemetry", "current", "reset"]
 _ABSENT: Any = object()
 _EXCEPTIONS = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
 _lock = threading.Lock()
+forks.renew_lock(globals(), "_lock")
 
 
 class Telemetry:
@@ -89,15 +90,6 @@ def _look(tracers: Any, meters: Any) -> Telemetry:
                 known.unsubscribe()
             known = _known = Telemetry(tracers, meters)
         return known
-
-
-def _renew_lock() -> None:
-    global _lock  # noqa: PLW0603 - another thread may have held it when the process forked
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def reset() -> None:

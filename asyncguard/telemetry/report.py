@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ from asyncguard import events
 from asyncguard._machines.durations import in_words
 from asyncguard._machines.text import escape
 from asyncguard._machines.throttle import Throttle
-from asyncguard._runtime import record
+from asyncguard._runtime import forks, record
 from asyncguard.errors import RejectedError
 from asyncguard.telemetry import otel
 from asyncguard.telemetry.failures import error_type, failure
@@ -36,9 +35,8 @@ _LEVELS = {
 _stacks = Throttle(time.monotonic)
 _complaints = Throttle(time.monotonic, burst=1, every=60.0)
 _log = logging.getLogger("asyncguard")
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_stacks.after_fork)
-    os.register_at_fork(after_in_child=_complaints.after_fork)
+forks.in_child(_stacks.after_fork)
+forks.in_child(_complaints.after_fork)
 
 
 def outcome_of(call: record.Record, error: BaseException | None) -> str:

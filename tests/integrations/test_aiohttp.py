@@ -24,6 +24,7 @@ from asyncguard import (
     circuit_breaker,
     deadline,
     guard,
+    hedge,
     monitor,
     rate_limit,
     retry,
@@ -98,6 +99,31 @@ def test_the_caller_gets_the_last_response_whole() -> None:
                     assert response.status == 503
                     assert len(await response.read()) == 4_000_000
             assert len(server.seen) == 3
+
+    run(main)
+
+
+def test_when_both_copies_of_a_hedged_request_fail_the_caller_gets_a_response_whole() -> None:
+    async def main() -> None:
+        both = hedge(delay=60, max_extra_load=1.0)  # a failed copy starts the other at once
+        async with wire(reply(503, b"first"), reply(503, b"second")) as server:
+            async with session(guard_middleware(both)) as client:
+                async with client.get(server.url) as response:
+                    assert (response.status, await response.text()) == (503, "first")
+            assert len(server.seen) == 2
+
+    run(main)
+
+
+def test_a_retried_hedge_leaves_no_connection_behind() -> None:
+    async def main() -> None:
+        guards = guard_middleware(retry(max_retries=1, **QUICK), hedge(delay=60, max_extra_load=1.0))
+        async with wire(*[wires.large(503)] * 3, reply()) as server:
+            connector = aiohttp.TCPConnector(limit=2)  # two copies of one attempt, and none of the attempt before
+            async with session(guards, connector=connector) as client:
+                async with client.get(server.url) as response:
+                    assert response.status == 200
+            assert len(server.seen) == 4
 
     run(main)
 
@@ -179,7 +205,9 @@ def test_only_idempotent_methods_are_retried(method: str, again: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "methods", [{"POST"}, lambda request: request.url.path == "/"], ids=["names", "function of the request"]
+    "methods",
+    [{"POST"}, ["get", "post"], "Post", lambda request: request.url.path == "/"],
+    ids=["names", "small letters", "one name", "function of the request"],
 )
 def test_other_methods_when_told_so(methods: Any) -> None:
     async def main() -> None:

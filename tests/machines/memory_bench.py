@@ -6,9 +6,11 @@ import math
 
 from asyncguard._machines.estimate import ArgumentBytes, Learner
 from asyncguard._machines.gate import Request
-from asyncguard._machines.ledger import SLICE, Ledger, Reservation
+from asyncguard._machines.ledger import Ledger
 from asyncguard._machines.levels import Bounds, Level, Reading
 from asyncguard._machines.memory_gate import MemoryGate
+from asyncguard._machines.memory_reservation import Reservation
+from asyncguard._machines.memory_shared import SLICE
 from asyncguard._machines.memory_ticket import MemoryTicket
 
 LIMIT = 1000

@@ -17,6 +17,7 @@ from asyncguard._machines import bucket_quick
 from asyncguard._machines.bucket import Bucket
 from asyncguard._machines.gate import Request
 from asyncguard._machines.gcra import SHUT, Line
+from asyncguard._machines.rate_costs import costs_of
 from asyncguard._machines.rates import Rate
 from asyncguard._machines.reservation import Reservation
 from asyncguard.errors import RateLimitedError
@@ -249,11 +250,18 @@ def test_a_wait_beyond_the_patience_is_refused_at_once_and_takes_nothing(clock: 
     ask(bucket, clock)
     for _ in range(5):
         with pytest.raises(
-            RateLimitedError, match=r"openai: 1/s allows this call in 1.00 s, and it may wait for 0.50 s"
+            RateLimitedError, match=r"openai: 1/s allows this call in 1 s, and it may wait for 0.5 s"
         ) as caught:
             ask(bucket, clock, wait=0.5)
         assert caught.value.retry_after == 1.0
     assert wait_ms(bucket, clock) == 1000
+
+
+def test_a_short_wait_is_told_too(clock: Clock) -> None:
+    bucket = Bucket([Rate("1000/s burst 1")], clock)
+    ask(bucket, clock)
+    with pytest.raises(RateLimitedError, match=r"allows this call in 0\.001 s, and it may wait for 0 s"):
+        ask(bucket, clock, wait=0.0)
 
 
 def test_a_big_call_is_not_starved_by_small_ones(clock: Clock) -> None:
@@ -636,14 +644,13 @@ def test_a_call_that_comes_in_while_the_rates_change_pays_the_new_ones(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = Bucket([Rate("10/s burst 5")], clock)
-    costs = bucket._costs
 
     def change(*args: Any) -> Any:
-        answer = costs(*args)
+        answer = costs_of(*args)
         bucket.configure([Rate("10/s burst 3"), Rate("10/s burst 5")])
         return answer
 
-    monkeypatch.setattr(bucket, "_costs", change)
+    monkeypatch.setattr("asyncguard._machines.bucket.costs_of", change)
     assert ask(bucket, clock, 4) == [3, 1]
     monkeypatch.undo()
     assert bucket.wait(3) == pytest.approx(0.3)

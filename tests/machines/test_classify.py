@@ -318,6 +318,20 @@ def test_a_failing_classifier_is_logged_once_and_passed_over(caplog):
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("kind", ["transcient", True, 503, []])
+def test_a_classifier_that_returns_no_kind_is_logged_once_and_passed_over(kind, caplog):
+    import asyncguard.strategies.retry  # noqa: F401 - the floor of the machines writes no log
+
+    end = register_classifier(lambda error: kind if isinstance(error, ConnectionError) else None)
+    try:
+        with caplog.at_level(logging.ERROR, "asyncguard"):
+            assert classify(ConnectionError()) == "transient"
+            assert classify(ExceptionGroup("both", [ConnectionError(), TimeoutError()])) == "timeout"
+    finally:
+        end()
+    assert [f"got {kind!r}" in str(record.exc_info[1]) for record in caplog.records] == [True]
+
+
 def test_only_a_callable_can_be_registered():
     with pytest.raises(TypeError, match="register_classifier needs a callable"):
         register_classifier("transient")

@@ -61,6 +61,21 @@ def test_httpx_status(status, kind):
     assert classify(raised.value) == kind
 
 
+@pytest.mark.parametrize("library", ["httpcore", "httpcore2"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("LocalProtocolError", "permanent"),
+        ("UnsupportedProtocol", "permanent"),
+        ("RemoteProtocolError", "transient"),
+        ("ConnectError", "transient"),
+        ("ReadTimeout", "timeout"),
+    ],
+)
+def test_httpcore(library, name, kind):
+    assert classify(getattr(pytest.importorskip(library), name)("x")) == kind
+
+
 # --- openai -----------------------------------------------------------------------------------------------------------
 
 
@@ -139,7 +154,9 @@ def aiohttp_errors():
             ("timeout", lambda a: a.ServerTimeoutError(), "timeout"),
             ("connect timeout", lambda a: a.ConnectionTimeoutError(), "timeout"),
             ("certificate", lambda a: a.ClientConnectorCertificateError(key, ValueError("x")), "permanent"),
+            ("pinned certificate", lambda a: a.ServerFingerprintMismatch(b"a", b"b", "h", 1), "permanent"),
             ("url", lambda a: a.InvalidURL("x"), "permanent"),
+            ("ftp", lambda a: a.NonHttpUrlClientError("ftp://x"), "permanent"),
             ("redirects", lambda a: a.TooManyRedirects(request, (), status=302), "permanent"),
             ("404", lambda a: a.ClientResponseError(request, (), status=404), "permanent"),
             ("429", lambda a: a.ClientResponseError(request, (), status=429), "throttle"),

@@ -10,8 +10,10 @@ import pytest
 
 from asyncguard._machines.estimate import Learner
 from asyncguard._machines.gate import Request
-from asyncguard._machines.ledger import FRESH, MOST_PASSES, SLICE
+from asyncguard._machines.ledger import FRESH
 from asyncguard._machines.levels import PROCESS, Level, Reading
+from asyncguard._machines.memory_queue import MOST_PASSES
+from asyncguard._machines.memory_shared import SLICE
 from asyncguard._machines.memory_ticket import MemoryTicket
 from asyncguard.errors import MemoryPressureError
 from tests.machines.memory_bench import LIMIT, Bench, Spot, empty

@@ -12,8 +12,11 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from asyncguard._machines.ledger import FRESH, MOST_PASSES, SLICE, Reservation
+from asyncguard._machines.ledger import FRESH
 from asyncguard._machines.levels import Level
+from asyncguard._machines.memory_queue import MOST_PASSES
+from asyncguard._machines.memory_reservation import Reservation
+from asyncguard._machines.memory_shared import SLICE
 from asyncguard._machines.memory_ticket import MemoryTicket
 from asyncguard.errors import MemoryPressureError
 from tests.machines.memory_bench import Bench, Spot, empty

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from asyncguard._machines.estimate import Learner
-from asyncguard._machines.ledger import FRESH, Reservation
+from asyncguard._machines.ledger import FRESH
 from asyncguard._machines.levels import Bounds, Level, Reading
+from asyncguard._machines.memory_reservation import Reservation
 from asyncguard._machines.memory_ticket import MemoryTicket
 from asyncguard._machines.neighbours import ROWS_IN_USE, Neighbours
 from tests.machines.memory_bench import LIMIT, Bench, empty

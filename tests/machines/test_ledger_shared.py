@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from asyncguard._machines.gate import Request
-from asyncguard._machines.ledger import SLICE, Ledger, Reservation
+from asyncguard._machines.ledger import Ledger
 from asyncguard._machines.levels import PROCESS, Bounds, Level, Reading
 from asyncguard._machines.memory_gate import MemoryGate
+from asyncguard._machines.memory_reservation import Reservation
+from asyncguard._machines.memory_shared import SLICE
 from asyncguard._machines.memory_ticket import MemoryTicket
 from asyncguard._machines.neighbours import CELLS, COURTESY, HEARTBEAT, MAGIC, ROWS_IN_USE, Neighbours, clear, sound
 from tests.machines.memory_bench import LIMIT, Meter, Spot

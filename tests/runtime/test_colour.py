@@ -82,3 +82,12 @@ def test_an_awaitable_that_is_no_coroutine_is_found_too():
 def test_the_name_of_a_method_of_a_builtin_class() -> None:
     assert colour.name_of(str.upper) == "str.upper"
     assert colour.name_of(len) == "len"
+
+
+def test_as_async_of_what_a_call_gave_says_so_at_once() -> None:
+    async def fetch() -> int:
+        return 1
+
+    for given in (fetch(), 5):  # a coroutine that is left lying about would be a warning, and those are errors here
+        with pytest.raises(TypeError, match=r"as_async takes a function .*leave its call"):
+            colour.as_async(given)  # type: ignore[arg-type]

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from asyncguard._machines.neighbours import MAGIC, ROWS_IN_USE, Neighbours, owner_at
-from asyncguard._runtime import shared_ledger
-from asyncguard._runtime.shared_ledger import LOOK_AROUND, SIZE, TRY_AGAIN, SharedLedger
+from asyncguard._runtime import shared_ledger, shared_map
+from asyncguard._runtime.shared_ledger import LOOK_AROUND, TRY_AGAIN, SharedLedger
+from asyncguard._runtime.shared_map import SIZE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="shared memory and its locks as Linux has them")
 
@@ -322,7 +323,7 @@ def test_a_lock_on_a_file_that_took_over_our_descriptor_is_left_alone(
         else:
             here.look()
         assert locked_for_others(path, 0)
-        assert locked_for_others(path, shared_ledger.DOOR)
+        assert locked_for_others(path, shared_map.DOOR)
     finally:
         os.close(theirs)
         os.close(table._fd)
@@ -340,11 +341,11 @@ def test_what_is_said_in_a_row_of_nobody_does_not_stay(here: Here) -> None:
 def test_a_full_table_and_a_held_door_leave_each_to_itself(
     here: Here, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_ledger._Map, "lock", lambda self, byte: byte == shared_ledger.DOOR)
+    monkeypatch.setattr(shared_map.SharedMap, "lock", lambda self, byte: byte == shared_map.DOOR)
     refused(here, caplog, "all 256 rows")
     caplog.clear()
-    monkeypatch.setattr(shared_ledger._Map, "lock", lambda self, byte: False)
-    monkeypatch.setattr(shared_ledger, "KNOCK_EVERY", 0.0)
+    monkeypatch.setattr(shared_map.SharedMap, "lock", lambda self, byte: False)
+    monkeypatch.setattr(shared_map, "KNOCK_EVERY", 0.0)
     refused(Here(here.folder), caplog, "held by another process")
 
 

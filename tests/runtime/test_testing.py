@@ -42,6 +42,18 @@ def test_the_clock_agrees_with_the_library(backend):
     assert not clocks.virtual_active()
 
 
+@pytest.mark.parametrize("years", [0.5, 1, 5, 30])
+def test_no_timer_is_missed_after_years_on_the_clock(years):
+    async def main():
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        for seconds in (years * 31_557_600 / 3, 0.1, 1 / 3, 1e-6):
+            await asyncio.sleep(seconds)
+        return loop.time() - start
+
+    assert testing.run(main) == pytest.approx(years * 31_557_600 / 3 + 0.1 + 1 / 3, abs=1e-3)
+
+
 def test_threads_go_on_while_no_timer_is_set():
     async def main():
         return await asyncio.to_thread(lambda: "from a thread")
@@ -215,3 +227,48 @@ def test_a_run_may_go_on_with_a_clock():
         assert clock.now() - start == pytest.approx(31)
         with pytest.raises(TypeError, match="clock= is for asyncio"):
             testing.run(main, backend="trio", clock=clock)
+
+
+@pytest.mark.parametrize("backend", ["Trio", "anyio", None])
+def test_a_backend_that_is_none_is_refused(backend):
+    async def main():
+        raise AssertionError("it ran on asyncio")
+
+    with pytest.raises(ValueError, match="backend must be one of 'asyncio', 'trio', got"):
+        testing.run(main, backend=backend)
+
+
+def test_inside_of_a_loop_it_says_what_to_do_and_leaves_nothing_behind():
+    async def main():
+        return 1
+
+    async def around():
+        with pytest.raises(RuntimeError, match=r"a loop runs here already.*virtual_clock"):
+            testing.run(main)
+        with testing.virtual_clock():
+            return await main()
+
+    assert asyncio.run(around()) == 1
+    assert not clocks.virtual_active()
+
+
+def test_a_run_inside_of_a_run_in_another_thread_has_a_time_and_a_state_of_its_own():
+    breaker = ag.circuit_breaker(window=2, minimum_calls=2)
+
+    @breaker
+    def call():
+        raise ConnectionError("down")
+
+    async def inner():
+        for _ in range(2):
+            with pytest.raises(ConnectionError):
+                call()
+        await asyncio.sleep(1)
+        return str(breaker.state)
+
+    async def outer():
+        start = asyncio.get_running_loop().time()
+        inside = await asyncio.to_thread(testing.run, inner)
+        return inside, str(breaker.state), asyncio.get_running_loop().time() - start
+
+    assert testing.run(outer) == ("open", "closed", 0.0)

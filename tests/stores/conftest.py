@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from typing import TYPE_CHECKING
@@ -69,3 +70,10 @@ def store_in(kind: str, server: Server, **options: object) -> AiocacheStore:
 def make(kind: str, server: Server) -> Callable[..., AiocacheStore]:
     """Make a store in the shared server; each has a namespace of its own unless one is given."""
     return lambda **options: store_in(kind, server, **options)
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Let the garbage collector end what a test left behind before the next one begins."""
+    yield
+    gc.collect()

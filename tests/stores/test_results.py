@@ -14,7 +14,7 @@ from asyncguard.stores import AiocacheStore
 from asyncguard.strategies import CacheResult
 from tests.stores import functions
 from tests.stores.conftest import namespace
-from tests.stores.test_operations import Backend
+from tests.stores.doubles import Backend
 
 
 @pytest.fixture(autouse=True)

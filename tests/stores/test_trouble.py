@@ -15,7 +15,7 @@ from asyncguard import cache_items, cache_result, pipeline_of
 from asyncguard.strategies import CacheItems, CacheResult
 from tests.stores import functions
 from tests.stores.conftest import namespace, store_in
-from tests.stores.test_operations import with_clock
+from tests.stores.doubles import with_clock
 
 
 @pytest.fixture(autouse=True)

@@ -109,6 +109,33 @@ def test_what_a_function_could_not_be_decorated_with_is_refused_later_too(says, 
     assert ag.pipeline_of(guarded)
 
 
+@pytest.mark.parametrize("kind", ["cache_result", "cache_items"])
+def test_a_cache_refuses_rules_that_its_function_cannot_have_and_goes_on_as_before(kind: str) -> None:
+    cache: Any = ag.cache_result(60) if kind == "cache_result" else ag.cache_items(60, over="texts")
+
+    @cache
+    def embed(texts: list[str], model: str = "small") -> list[str]:
+        return [model for _ in texts]
+
+    before = cache.options
+    with pytest.raises(ValueError, match=r"ignore must name parameters of .*embed \(texts, model\), got 'modell'"):
+        cache.configure(ignore=("modell",))
+    with pytest.raises(ValueError, match="ignore must name"), cache.override(ignore=("modell",)):
+        """Refused."""
+    assert cache.options is before
+    cache.configure(ttl=5, ignore=("model",))
+    assert embed(["a"], "small") == embed(["a"], model="big") == ["small"]
+
+
+@pytest.mark.parametrize("rates", [None, 5, True, ag.rate_limit, ["10/s", None]])
+def test_rates_that_are_none_say_what_a_rate_is(rates: Any) -> None:
+    limit = ag.rate_limit("5/s")
+    with pytest.raises(TypeError, match=r'a rate must be a text like "100/s"'):
+        limit.configure(rates=rates)
+    limit.configure(rates=["10/s", ag.Rate("100/min")])
+    assert len(limit.options.rates) == 2
+
+
 def test_what_is_built_in_is_refused_with_the_reason_and_may_be_said_again() -> None:
     strategy = ag.timeout(5)
     with pytest.raises(TypeError, match="thread of timeout cannot be changed: whether a function runs in a thread"):

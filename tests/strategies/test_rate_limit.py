@@ -204,7 +204,7 @@ def test_a_wait_beyond_max_wait_is_refused_at_once_and_takes_nothing(backend: An
             await anyio.sleep(0.01)
             for _ in range(5):
                 with pytest.raises(
-                    RateLimitedError, match=r"openai: 1/s allows this call in 1.99 s, and it may wait for 1.50 s"
+                    RateLimitedError, match=r"openai: 1/s allows this call in 1.99 s, and it may wait for 1.5 s"
                 ) as caught:
                     await starts.call()
                 assert caught.value.retry_after == pytest.approx(1.99)
@@ -271,6 +271,16 @@ def test_usage_that_is_known_afterwards_corrects_the_estimate(backend: Any) -> N
         assert limit.peek(500) == pytest.approx(0.0)
         await complete(500, 800)
         assert limit.peek(1) == pytest.approx(30.1)
+
+    testing.run(main, backend=backend)
+
+
+def test_a_block_that_says_its_cost_is_not_asked_what_its_arguments_cost(backend: Any) -> None:
+    limit = ag.rate_limit(Rate("600/min", cost=len), max_wait=60)
+
+    async def main() -> None:
+        async with limit.permit(cost=500):
+            assert limit.peek(200) == pytest.approx(10.0)
 
     testing.run(main, backend=backend)
 

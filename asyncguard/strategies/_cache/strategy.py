@@ -78,6 +78,9 @@ class CacheStrategy(Transparent[CacheOptions, Core]):
 
     def _changed(self, changes: dict[str, Any]) -> CacheOptions:
         options = super()._changed(changes)
+        if options.rules != self.options.rules:
+            for bound in self.bounds:
+                bound.at(self.core, options.rules)  # refuses rules that its function cannot have
         if options.store is not None and options.store is not self.options.store:
             for bound in self.bounds:
                 bound.tier(Terms(options))  # refuses what has no name in a store, before anything has changed
