@@ -83,11 +83,16 @@ def _not_awaitable(fn: Callable[..., Any], result: object) -> TypeError:
 
 def refusing_awaitables(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Return sync `fn` with a check that it does not return an awaitable: no guard would see what it does."""
+    plain: type | None = None  # the class of the last result, which cannot be awaited: looking costs as much as a guard
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal plain
         result: object = fn(*args, **kwargs)
-        if hasattr(type(result), "__await__"):  # as `await` looks it up: a proxy may raise for any attribute
-            raise awaitable_from_sync(fn, result)
+        kind = type(result)
+        if kind is not plain:
+            if hasattr(kind, "__await__"):  # as `await` looks it up: a proxy may raise for any attribute
+                raise awaitable_from_sync(fn, result)
+            plain = kind
         return result
 
     return call

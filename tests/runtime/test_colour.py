@@ -91,3 +91,20 @@ def test_as_async_of_what_a_call_gave_says_so_at_once() -> None:
     for given in (fetch(), 5):  # a coroutine that is left lying about would be a warning, and those are errors here
         with pytest.raises(TypeError, match=r"as_async takes a function .*leave its call"):
             colour.as_async(given)  # type: ignore[arg-type]
+
+
+class Future:
+    def __await__(self):
+        yield
+
+
+def test_a_function_that_returns_an_awaitable_only_sometimes_is_refused_then():
+    results = iter([1, 2, Future(), "text", Future(), 3])
+    call = colour.refusing_awaitables(lambda: next(results))
+    assert [call(), call()] == [1, 2]
+    with pytest.raises(TypeError, match="returned an awaitable"):
+        call()
+    assert call() == "text"
+    with pytest.raises(TypeError, match="returned an awaitable"):
+        call()
+    assert call() == 3
